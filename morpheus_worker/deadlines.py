@@ -1,0 +1,47 @@
+"""Time as a value: deadlines and backoff, with the clock handed in."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+"""Seconds that never go back, from any origin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on a monotonic clock by which something must have ended.
+
+    >>> Deadline.after(5.0, clock=lambda: 100.0).remaining_s
+    5.0
+    """
+
+    at_s: float
+    clock: Clock = time.monotonic
+
+    @classmethod
+    def after(cls, seconds: float, *, clock: Clock = time.monotonic) -> Deadline:
+        return cls(clock() + seconds, clock)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left, never below zero."""
+        return max(0.0, self.at_s - self.clock())
+
+    @property
+    def passed(self) -> bool:
+        return self.clock() >= self.at_s
+
+
+def backoff_s(first_s: float, ceiling_s: float, *, factor: float = 2.0, jitter: float = 0.25) -> Iterator[float]:
+    """Endless waits in seconds, growing from `first_s` to `ceiling_s`, each varied by ± `jitter` of itself.
+
+    The jitter keeps many workers that lost the same server from coming back at the same instant.
+    """
+    wait_s = first_s
+    while True:
+        yield wait_s * random.uniform(1.0 - jitter, 1.0 + jitter)
+        wait_s = min(wait_s * factor, ceiling_s)
