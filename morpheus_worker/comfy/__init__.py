@@ -1,0 +1,1 @@
+"""Everything that knows ComfyUI: its messages, its graphs, its process, its sockets."""

@@ -1,0 +1,312 @@
+"""Runs one prompt to its end: submits, follows the events, reconciles with the queue and the history, stops.
+
+It never waits for something that cannot come any more: every turn of its loop asks whether the job was cancelled, the
+deadline has passed, or ComfyUI's process is gone; and whatever the events leave out, the history and the queue tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from morpheus_worker.comfy import faults
+from morpheus_worker.comfy.codec import Message
+from morpheus_worker.comfy.history import HistoryEntry
+from morpheus_worker.comfy.http import Accepted, ComfyHttp, NotAnsweringError, Refusal, UnexpectedAnswerError
+from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.socket import EventStream, Inbox, Reconnected
+from morpheus_worker.comfy.tracker import Place, PromptTracker, Seen, State
+from morpheus_worker.deadlines import Deadline, backoff_s
+from morpheus_worker.errors import Code, MorpheusError
+from morpheus_worker.jobs import Progress
+
+log = logging.getLogger(__name__)
+
+CONNECT_WAIT_S: Final = 5.0
+"""How long a job waits for the event stream before it goes ahead without: only its progress would be coarser."""
+TURN_S: Final = 0.2
+"""Longest wait for an event before cancel, deadline and process are looked at again."""
+RECONCILE_S: Final = 5.0
+RECONCILE_DEAF_S: Final = 1.0
+RECONCILE_SETTLING_S: Final = 0.05
+UNREACHABLE_S: Final = 30.0
+"""An unanswering ComfyUI whose process we do not own is given up after this long."""
+SUBMIT_TRIES: Final = 4
+STOP_WAIT_S: Final = 10.0
+STOP_TURN_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A prompt to run. `where` names a node's input in the caller's words; `extra_data` goes with the prompt."""
+
+    graph: Mapping[str, Any]
+    deadline: Deadline
+    cancelled: threading.Event
+    where: faults.Where = lambda _node_id, _input_name: None
+    on_progress: Callable[[Progress], None] = lambda _progress: None
+    extra_data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A prompt that succeeded, its entry, and the seconds it waited and ran."""
+
+    entry: HistoryEntry
+    queued_s: float
+    executing_s: float
+    warnings: tuple[str, ...] = ()
+
+
+class ComfyClient:
+    """One ComfyUI, over one HTTP session and one event stream. `run` may be called from several threads at once."""
+
+    def __init__(
+        self,
+        http: ComfyHttp,
+        events: EventStream,
+        object_info: ObjectInfo,
+        *,
+        exit_of_process: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.http = http
+        self.object_info = object_info
+        self.events = events
+        self.exit_of_process = exit_of_process
+
+    def run(self, order: Order) -> Finished:
+        """Runs the prompt and returns its history entry.
+
+        Raises:
+            MorpheusError: `missing_node`, `missing_model`, `invalid_workflow` or `invalid_params` when ComfyUI refuses
+                it; what `faults.from_execution` says when a node raised; `timeout`, `cancelled`, `connection`,
+                `comfyui_crashed`. The prompt is then neither queued nor running any more, unless ComfyUI is gone.
+        """
+        prompt_id = str(uuid.uuid4())
+        with self.events.subscribe(prompt_id) as inbox:
+            self.events.wait_until_connected(min(CONNECT_WAIT_S, order.deadline.remaining_s))
+            run = _Run(self, order, prompt_id, inbox)
+            try:
+                warnings = run.submit()
+                run.follow()
+            except BaseException:
+                run.stop()
+                raise
+            return run.finished(warnings)
+
+
+class _Run:
+    """One prompt under way."""
+
+    def __init__(self, client: ComfyClient, order: Order, prompt_id: str, inbox: Inbox) -> None:
+        self._client = client
+        self._http = client.http
+        self._order = order
+        self._inbox = inbox
+        self._prompt_id = prompt_id
+        self._client_id = client.events.client_id
+        self._tracker = PromptTracker(prompt_id, order.graph, time.monotonic)
+        self._watch = _Watch()
+        self._may_be_there = False
+        self._submitted_at_s = time.monotonic()
+
+    def submit(self) -> list[str]:
+        """Queues the prompt, once, whatever happens to ComfyUI's answers. Returns warnings."""
+        waits = backoff_s(0.1, 2.0)
+        for tries_left in reversed(range(SUBMIT_TRIES)):
+            self._check()
+            try:
+                return self._accepted(self._post())
+            except NotAnsweringError as failure:
+                if self._arrived():
+                    return self._accepted(Accepted(self._prompt_id, {}))
+                if not tries_left:
+                    raise
+                log.warning("%s; trying again", failure)
+                self._order.cancelled.wait(next(waits))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def follow(self) -> None:
+        """Until the prompt has ended, however that is learnt."""
+        tracker, watch = self._tracker, self._watch
+        while not tracker.ended:
+            self._check()
+            news = _next(self._inbox, min(TURN_S, watch.wait_s, self._order.deadline.remaining_s))
+            if isinstance(news, Reconnected):
+                watch.hurry()
+            elif news is not None:
+                self._observe(news)
+                watch.noticed(tracker)
+            if watch.due and not tracker.ended:
+                self._reconcile()
+                watch.rest(tracker, connected=self._client.events.connected)
+
+    def finished(self, warnings: list[str]) -> Finished:
+        ended_at_s = time.monotonic()
+        entry = _entry_or_raise(self._tracker)
+        self._renew_if_deaf()
+        started_at_s = self._tracker.started_at_s or self._submitted_at_s
+        return Finished(entry, started_at_s - self._submitted_at_s, ended_at_s - started_at_s, tuple(warnings))
+
+    def stop(self) -> None:
+        """Sees to it that the prompt is neither queued nor running, so that nothing writes into its folders any more.
+
+        The interrupt is repeated: one that arrives while ComfyUI is just starting the prompt is forgotten (0.3.64,
+        execution.py `execute_async` resets the flag). So is a request that gets no answer.
+        """
+        until = Deadline.after(STOP_WAIT_S)
+        while self._may_be_there and not self._tracker.ended and self._client.exit_of_process() is None:
+            with contextlib.suppress(MorpheusError):
+                self._http.delete_queued(self._prompt_id)
+                if self._http.place(self._prompt_id) == Place.NOWHERE:
+                    return
+                self._http.interrupt(self._prompt_id)
+            if until.passed:
+                log.warning("ComfyUI may still run a prompt that was told to stop %g s ago", STOP_WAIT_S)
+                return
+            time.sleep(STOP_TURN_S)
+
+    def _post(self) -> Accepted | Refusal:
+        order = self._order
+        self._may_be_there = True
+        self._submitted_at_s = time.monotonic()
+        try:
+            return self._http.submit(
+                order.graph, prompt_id=self._prompt_id, client_id=self._client_id, extra_data=order.extra_data
+            )
+        except UnexpectedAnswerError:
+            self._may_be_there = False
+            raise
+
+    def _accepted(self, answer: Accepted | Refusal) -> list[str]:
+        order, object_info = self._order, self._client.object_info
+        if isinstance(answer, Refusal):
+            self._may_be_there = False
+            raise faults.from_refusal(answer.error, answer.node_errors, order.graph, object_info, order.where)
+        order.on_progress(self._tracker.progress)
+        return faults.ignored_outputs(answer.node_errors, order.graph, object_info)
+
+    def _arrived(self) -> bool:
+        """Whether a submission whose answer was lost arrived all the same. Asked until there is an answer: queued
+        again on a guess, the prompt would run twice."""
+        waits, silence = backoff_s(0.1, 2.0), _Silence()
+        while True:
+            self._check()
+            try:
+                place = self._http.place(self._prompt_id)
+                return place != Place.NOWHERE or self._http.history(self._prompt_id) is not None
+            except NotAnsweringError as failure:
+                silence.heard_nothing(failure)
+            self._order.cancelled.wait(next(waits))
+
+    def _observe(self, news: Message | Seen | HistoryEntry) -> None:
+        self._tracker.observe(news)
+        self._order.on_progress(self._tracker.progress)
+
+    def _reconcile(self) -> None:
+        try:
+            place = self._http.place(self._prompt_id)
+            entry = self._http.history(self._prompt_id) if place == Place.NOWHERE else None
+        except NotAnsweringError as failure:
+            self._watch.silence.heard_nothing(failure)
+            return
+        self._watch.silence.ended()
+        self._observe(entry if entry is not None else Seen(place))
+
+    def _renew_if_deaf(self) -> None:
+        """A prompt that ended in the history without a word on the stream: the stream may have gone deaf. One that was
+        submitted under an earlier id could not hear anything."""
+        events = self._client.events
+        if self._tracker.end_was_announced or not events.connected or events.client_id != self._client_id:
+            return
+        for _ in range(int(RECONCILE_DEAF_S / TURN_S)):
+            news = _next(self._inbox, TURN_S)
+            if news is not None and not isinstance(news, Reconnected):
+                return
+        log.warning("ComfyUI ended a prompt without telling; connecting to its events anew")
+        events.renew()
+
+    def _check(self) -> None:
+        if self._order.cancelled.is_set():
+            raise MorpheusError(Code.CANCELLED, "The job was cancelled")
+        if self._order.deadline.passed:
+            raise MorpheusError(Code.TIMEOUT, "The job's deadline passed before ComfyUI was done")
+        if (exit_said := self._client.exit_of_process()) is not None:
+            raise MorpheusError(Code.COMFYUI_CRASHED, f"ComfyUI's process ended: {exit_said}")
+
+
+class _Silence:
+    """How long ComfyUI has given no answer."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+
+    def ended(self) -> None:
+        self._since_s = None
+
+    def heard_nothing(self, failure: NotAnsweringError) -> None:
+        """Raises the failure once the silence has lasted too long."""
+        now_s = time.monotonic()
+        self._since_s = self._since_s or now_s
+        if now_s - self._since_s > UNREACHABLE_S:
+            raise failure
+
+
+class _Watch:
+    """When to ask ComfyUI itself: slowly while events flow, faster when they may be missing."""
+
+    def __init__(self) -> None:
+        self._next_s = time.monotonic() + RECONCILE_DEAF_S
+        self.silence = _Silence()
+
+    @property
+    def wait_s(self) -> float:
+        return max(0.0, self._next_s - time.monotonic())
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next_s
+
+    def hurry(self, within_s: float = 0.0) -> None:
+        self._next_s = min(self._next_s, time.monotonic() + within_s)
+
+    def noticed(self, tracker: PromptTracker) -> None:
+        """The entry is filed before the end is announced, and a moment after success is."""
+        if tracker.state == State.SETTLING:
+            self.hurry(0.0 if tracker.end_was_announced else RECONCILE_SETTLING_S)
+
+    def rest(self, tracker: PromptTracker, *, connected: bool) -> None:
+        if tracker.state == State.SETTLING:
+            pause_s = RECONCILE_SETTLING_S
+        else:
+            pause_s = RECONCILE_S if connected and tracker.state != State.MISSING else RECONCILE_DEAF_S
+        self._next_s = time.monotonic() + pause_s
+
+
+def _entry_or_raise(tracker: PromptTracker) -> HistoryEntry:
+    match tracker.state:
+        case State.SUCCEEDED if tracker.entry is not None:
+            return tracker.entry
+        case State.FAILED if tracker.error is not None:
+            raise faults.from_execution(tracker.error)
+        case State.FAILED:
+            raise MorpheusError(Code.EXECUTION_FAILED, "ComfyUI reports that the prompt failed, but not why")
+        case State.INTERRUPTED:
+            raise MorpheusError(Code.CANCELLED, "The prompt was interrupted at ComfyUI")
+        case _:
+            said = "ComfyUI no longer knows the prompt: it was restarted, or its queue was cleared"
+            raise MorpheusError(Code.COMFYUI_CRASHED, said)
+
+
+def _next(inbox: Inbox, wait_s: float) -> Message | Reconnected | None:
+    try:
+        return inbox.get(timeout=wait_s) if wait_s > 0 else inbox.get_nowait()
+    except queue.Empty:
+        return None

@@ -1,0 +1,134 @@
+"""ComfyUI's input, output and temp folders: how files get in and out.
+
+Two doors to the same rooms. `LocalFiles` works in the folders themselves, so that an input can be a link and an output
+can be moved. `RemoteFiles` goes through ComfyUI's HTTP, for one whose disk the worker does not see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from morpheus_worker.comfy.history import FileRef
+from morpheus_worker.comfy.http import ComfyHttp, OutputMissingError
+from morpheus_worker.comfy.launch import ComfyFolders
+from morpheus_worker.errors import Code, MorpheusError
+from morpheus_worker.paths import safe_filename
+
+log = logging.getLogger(__name__)
+
+
+Origin = Path | Iterator[bytes]
+"""Where an output's bytes come from: a local file that may be moved away, or chunks to be read once."""
+
+
+class ComfyFiles(Protocol):
+    """A door to ComfyUI's folders."""
+
+    def put(self, name: str, content: Path | bytes) -> str:
+        """Makes a file (or a folder, given its path) available to loader nodes; returns the value that names it."""
+
+    def absolute(self, value: str) -> str:
+        """What a node that takes a path, not a choice, gets for a value that `put` returned."""
+
+    def remove(self, value: str) -> None:
+        """Takes away what `put` made available. Never fails."""
+
+    def origin(self, ref: FileRef) -> contextlib.AbstractContextManager[Origin]:
+        """The bytes of an output.
+
+        Raises:
+            OutputMissingError: when there is no such file, or not within ComfyUI's folders.
+        """
+
+    def discard(self, folder: str) -> None:
+        """Takes away an output sub-folder and all in it. Never fails."""
+
+
+class LocalFiles:
+    """The folders of a ComfyUI on this machine."""
+
+    def __init__(self, folders: ComfyFolders) -> None:
+        self._folders = folders
+        self._roots = {"output": folders.output, "temp": folders.temp}
+
+    def put(self, name: str, content: Path | bytes) -> str:
+        target = self._folders.input / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                target.symlink_to(content)
+            else:
+                target.write_bytes(content)
+        except OSError as failure:
+            with contextlib.suppress(OSError):
+                target.unlink()
+            said = f"An input could not be placed in ComfyUI's input folder: {failure.strerror or failure}"
+            raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure
+        return name
+
+    def absolute(self, value: str) -> str:
+        return str(self._folders.input / value)
+
+    def remove(self, value: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._folders.input / value).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def origin(self, ref: FileRef) -> Iterator[Origin]:
+        root = self._roots.get(ref.folder)
+        if root is None:
+            raise OutputMissingError(ref)
+        # The names were reported by a node, which may be anybody's code.
+        try:
+            path = Path(os.path.realpath(root / ref.subfolder / ref.filename))
+            is_there = path.is_relative_to(os.path.realpath(root)) and path.is_file()
+        except (OSError, ValueError):
+            is_there = False
+        if not is_there:
+            raise OutputMissingError(ref)
+        yield path
+
+    def discard(self, folder: str) -> None:
+        shutil.rmtree(self._folders.output / folder, ignore_errors=True)
+
+
+class RemoteFiles:
+    """The folders of a ComfyUI that is only reachable by its URL.
+
+    ComfyUI has no route that deletes a file, so what a job staged or made stays on its disk.
+    """
+
+    def __init__(self, http: ComfyHttp) -> None:
+        self._http = http
+
+    def put(self, name: str, content: Path | bytes) -> str:
+        if isinstance(content, bytes):
+            return self._http.upload(name, io.BytesIO(content))
+        if not content.is_dir():
+            with content.open("rb") as stream:
+                return self._http.upload(name, stream)
+        for path in sorted(entry for entry in content.iterdir() if entry.is_file()):
+            with path.open("rb") as stream:
+                self._http.upload(safe_filename(path.name), stream, subfolder=name)
+        return name
+
+    def absolute(self, value: str) -> str:
+        return value
+
+    def remove(self, value: str) -> None:
+        log.debug("the staged input %s stays at ComfyUI: it cannot be deleted over HTTP", value)
+
+    @contextlib.contextmanager
+    def origin(self, ref: FileRef) -> Iterator[Origin]:
+        with self._http.view(ref) as chunks:
+            yield chunks
+
+    def discard(self, folder: str) -> None:
+        log.debug("the output folder %s stays at ComfyUI: it cannot be deleted over HTTP", folder)

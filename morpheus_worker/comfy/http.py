@@ -1,0 +1,243 @@
+"""ComfyUI over HTTP: one keep-alive session per process, one method per route that the worker uses.
+
+Source of the routes and shapes: ComfyUI 0.3.64, server.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from morpheus_worker.comfy.history import FileRef, HistoryEntry, read_entry
+from morpheus_worker.comfy.tracker import Place
+from morpheus_worker.errors import Code, MorpheusError
+
+CONNECT_TIMEOUT_S: Final = 3.05
+READ_TIMEOUT_S: Final = 30.0
+OBJECT_INFO_TIMEOUT_S: Final = 120.0
+"""Answering it makes ComfyUI list every model folder, which a cold network volume takes its time over."""
+
+POOL_SIZE: Final = 8
+CHUNK_BYTES: Final = 1024 * 1024
+
+
+class NotAnsweringError(MorpheusError):
+    """ComfyUI refused the connection, dropped it, stayed silent, or answered 5xx: the moment's fault, not the job's."""
+
+    def __init__(self, doing: str, reason: str) -> None:
+        super().__init__(Code.CONNECTION, f"ComfyUI did not answer while {doing}: {reason}")
+
+
+class UnexpectedAnswerError(MorpheusError):
+    """ComfyUI, or something in front of it, answered 4xx: it will do so the next time, too."""
+
+    def __init__(self, doing: str, status: int) -> None:
+        if status == requests.codes.request_entity_too_large:
+            said = f"What was sent while {doing} is larger than ComfyUI takes (413: see its --max-upload-size)"
+            super().__init__(Code.INVALID_INPUT, said)
+        else:
+            super().__init__(Code.INTERNAL, f"ComfyUI answered {status} while {doing}")
+
+
+class OutputMissingError(MorpheusError):
+    """A node reported a file that is not there, or not within ComfyUI's folders."""
+
+    def __init__(self, ref: FileRef) -> None:
+        name = f"{ref.subfolder}/{ref.filename}" if ref.subfolder else ref.filename
+        said = f"node {ref.node_id} reported the file '{name}', which is not in ComfyUI's {ref.folder} folder"
+        super().__init__(Code.NO_OUTPUT, said)
+
+
+# ComfyUI's words for no file, a name with "..", and a sub-folder outside its own (server.py `view_image`).
+_NO_SUCH_OUTPUT: Final = (requests.codes.not_found, requests.codes.bad_request, requests.codes.forbidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """ComfyUI's answer 400 to a prompt: `error` for the whole, `node_errors` by node id."""
+
+    error: Mapping[str, Any]
+    node_errors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The prompt is queued. `node_errors` names outputs that ComfyUI will ignore while it executes the others."""
+
+    prompt_id: str
+    node_errors: Mapping[str, Any]
+
+
+class ComfyHttp:
+    """The routes of one ComfyUI. Safe to use from several threads."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        # Neither a proxy nor a .netrc of the machine has any business between the worker and its ComfyUI.
+        self._session.trust_env = False
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def submit(
+        self, graph: Mapping[str, Any], *, prompt_id: str, client_id: str, extra_data: Mapping[str, Any]
+    ) -> Accepted | Refusal:
+        """Queues a prompt under the id given, so that its events are expected before ComfyUI answers."""
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
+        answer = self._call("POST", "/prompt", "queueing the prompt", json=body, refusal_is_answer=True)
+        said = _object(answer, "queueing the prompt")
+        if answer.status_code == requests.codes.bad_request:
+            return Refusal(_mapping(said.get("error")), _mapping(said.get("node_errors")))
+        return Accepted(str(said.get("prompt_id") or prompt_id), _mapping(said.get("node_errors")))
+
+    def history(self, prompt_id: str) -> HistoryEntry | None:
+        """The prompt's entry, or None while it has none."""
+        doing = "reading the history"
+        raw = _object(self._call("GET", f"/history/{prompt_id}", doing), doing).get(prompt_id)
+        return read_entry(prompt_id, raw) if isinstance(raw, Mapping) else None
+
+    def place(self, prompt_id: str) -> Place:
+        """Whether the queue holds the prompt, and where."""
+        doing = "reading the queue"
+        said = _object(self._call("GET", "/queue", doing), doing)
+        for key, place in (("queue_running", Place.RUNNING), ("queue_pending", Place.PENDING)):
+            if any(isinstance(item, list) and len(item) > 1 and item[1] == prompt_id for item in said.get(key) or ()):
+                return place
+        return Place.NOWHERE
+
+    def delete_queued(self, prompt_id: str) -> None:
+        """Takes a prompt that does not run yet out of the queue; one that runs stays."""
+        self._call("POST", "/queue", "removing the prompt from the queue", json={"delete": [prompt_id]})
+
+    def interrupt(self, prompt_id: str) -> None:
+        """Stops the prompt if it is the one that runs; any other stays."""
+        self._call("POST", "/interrupt", "interrupting the prompt", json={"prompt_id": prompt_id})
+
+    def object_info(self) -> dict[str, Any]:
+        doing = "describing its nodes"
+        return _object(self._call("GET", "/object_info", doing, read_timeout_s=OBJECT_INFO_TIMEOUT_S), doing)
+
+    def system_stats(self) -> dict[str, Any]:
+        """Versions, devices and memory."""
+        doing = "describing its system"
+        return _object(self._call("GET", "/system_stats", doing), doing)
+
+    def upload(self, name: str, content: BinaryIO, *, subfolder: str = "") -> str:
+        """Puts a file into ComfyUI's input folder and returns the name that loader nodes take.
+
+        Despite its name the route takes any kind of file.
+        """
+        form = _FormWithFile({"type": "input", "overwrite": "true", "subfolder": subfolder}, name, content)
+        headers = {"Content-Type": form.media_type}
+        answer = self._call("POST", "/upload/image", "taking an input file", data=form, headers=headers)
+        said = _object(answer, "taking an input file")
+        return f"{said['subfolder']}/{said['name']}" if said.get("subfolder") else str(said["name"])
+
+    @contextlib.contextmanager
+    def view(self, ref: FileRef) -> Iterator[Iterator[bytes]]:
+        """The bytes of an output file, in chunks.
+
+        Raises:
+            OutputMissingError: when ComfyUI has no such file.
+        """
+        query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.folder}
+        try:
+            with self._session.get(
+                f"{self.base_url}/view", params=query, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+            ) as answer:
+                if answer.status_code in _NO_SUCH_OUTPUT:
+                    raise OutputMissingError(ref)
+                if not answer.ok:
+                    raise NotAnsweringError("sending an output file", f"it answered {answer.status_code}")
+                yield answer.iter_content(CHUNK_BYTES)
+        except requests.RequestException as failure:
+            raise NotAnsweringError("sending an output file", _reason(failure)) from None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        refusal_is_answer: bool = False,
+        **more: Any,
+    ) -> requests.Response:
+        timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
+        try:
+            answer = self._session.request(method, self.base_url + path, timeout=timeout, **more)
+        except requests.RequestException as failure:
+            raise NotAnsweringError(doing, _reason(failure)) from None
+        if answer.ok or (refusal_is_answer and answer.status_code == requests.codes.bad_request):
+            return answer
+        if answer.status_code < requests.codes.internal_server_error:
+            raise UnexpectedAnswerError(doing, answer.status_code)
+        raise NotAnsweringError(doing, f"it answered {answer.status_code}")
+
+
+class _FormWithFile:
+    """A multipart form with one file, streamed: requests' own encoder would hold the whole file in memory."""
+
+    def __init__(self, fields: Mapping[str, str], name: str, content: BinaryIO) -> None:
+        boundary = uuid.uuid4().hex
+        self.media_type = f"multipart/form-data; boundary={boundary}"
+        plain = [_part(boundary, f'form-data; name="{key}"') + text.encode() + b"\r\n" for key, text in fields.items()]
+        # A backslash escapes for aiohttp's parser, and so for ComfyUI; percent-encoding would stay as it is.
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        disposition = f'form-data; name="image"; filename="{quoted}"'
+        self._before = b"".join(plain) + _part(boundary, disposition, "application/octet-stream")
+        self._after = f"\r\n--{boundary}--\r\n".encode()
+        self._content = content
+
+    def __len__(self) -> int:
+        return len(self._before) + _length(self._content) + len(self._after)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._before
+        while chunk := self._content.read(CHUNK_BYTES):
+            yield chunk
+        yield self._after
+
+
+def _part(boundary: str, disposition: str, media_type: str | None = None) -> bytes:
+    typed = f"Content-Type: {media_type}\r\n" if media_type else ""
+    return f"--{boundary}\r\nContent-Disposition: {disposition}\r\n{typed}\r\n".encode()
+
+
+def _length(content: BinaryIO) -> int:
+    start = content.tell()
+    end = content.seek(0, 2)
+    content.seek(start)
+    return end - start
+
+
+def _object(answer: requests.Response, doing: str) -> dict[str, Any]:
+    try:
+        said = answer.json()
+    except requests.exceptions.JSONDecodeError:
+        raise NotAnsweringError(doing, "its answer was not JSON") from None
+    if not isinstance(said, dict):
+        raise NotAnsweringError(doing, "its answer was not a JSON object")
+    return said
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _reason(failure: requests.RequestException) -> str:
+    if isinstance(failure, requests.Timeout):
+        return "no answer in time"
+    if isinstance(failure, requests.ConnectionError):
+        return "no connection, or the connection was cut"
+    return type(failure).__name__
