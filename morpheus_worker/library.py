@@ -1,0 +1,199 @@
+"""The workflow templates of one worker: those that ship with it, and those of the volume that override them.
+
+Files are read once, when the library is loaded: a job must not wait for a folder listing on a slow network volume. A
+new or changed template is seen by the next worker that starts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Self
+
+from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.errors import Code, Problem, did_you_mean, from_problems
+from morpheus_worker.templates.reading import TemplateError
+from morpheus_worker.templates.template import Template, check_template, parse_template
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+"""A workflow's name is a file's stem, and never a path."""
+
+LONGEST_LIST: Final = 12
+"""How many names an answer lists when none is near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Templates by name and alias. Iterating gives them in the order of their names.
+
+    `problems` are what is wrong with the shipped files, each with its file and line. `warnings` are those as sentences,
+    and whatever else a person should know: overrides that gave way, templates that lack nodes on this ComfyUI.
+    """
+
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, TemplateError] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, shipped: Path, overrides: Path | None = None, *, object_info: ObjectInfo | None = None) -> Self:
+        """Reads every `*.json` of both folders. With `object_info`, an override is also held to what this ComfyUI can
+        run. A folder that is not there has no templates. Never raises for what a file holds."""
+        loading = _Loading(object_info)
+        loading.take_shipped(shipped)
+        if overrides is not None:
+            loading.take_overrides(overrides)
+        aliases = loading.aliases()
+        return cls(
+            templates=dict(sorted(loading.templates.items())),
+            aliases=aliases,
+            broken=loading.broken,
+            problems=tuple(loading.problems),
+            warnings=(*map(str, loading.problems), *loading.warnings),
+        )
+
+    def get(self, name: str) -> Template:
+        """The template of that name or alias.
+
+        Raises:
+            MorpheusError: `unknown_workflow`, or `invalid_workflow` for one whose file cannot be used.
+        """
+        own = self.aliases.get(name, name)
+        if own in self.templates:
+            return self.templates[own]
+        if own in self.broken:
+            opening = f"The template of the workflow '{own}' cannot be used"
+            raise from_problems(Code.INVALID_WORKFLOW, opening, self.broken[own].problems)
+        shown = name if len(name) <= 80 else f"{name[:80]}…"
+        what = f"there is no workflow '{shown}'" if NAME.match(name) else f"'{shown}' cannot be a workflow's name"
+        problem = Problem("workflow_name", what, self._hint(name))
+        raise from_problems(Code.UNKNOWN_WORKFLOW, "The workflow is unknown", [problem])
+
+    def __len__(self) -> int:
+        return len(self.templates)
+
+    def __iter__(self) -> Iterator[Template]:
+        return iter(self.templates.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.templates or name in self.aliases
+
+    def _hint(self, name: str) -> str | None:
+        names = list(self.templates)
+        near = did_you_mean(name[:80], [*names, *self.aliases])
+        return near or (f"there are: {', '.join(names)}" if 0 < len(names) <= LONGEST_LIST else None)
+
+
+class _Loading:
+    """One load under way."""
+
+    def __init__(self, object_info: ObjectInfo | None) -> None:
+        self.templates: dict[str, Template] = {}
+        self.broken: dict[str, TemplateError] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self._object_info = object_info
+        self._shipped_aliases: dict[str, str] = {}
+        self._overridden: set[str] = set()
+
+    def take_shipped(self, folder: Path) -> None:
+        for path in self._files(folder):
+            try:
+                template = self._read(path)
+            except TemplateError as failure:
+                self.broken[path.stem] = failure
+                self.problems += [replace(said, at=f"{path.name} {said.at}".strip()) for said in failure.problems]
+            else:
+                self.templates[template.name] = template
+                self._warn_of(f"the workflow '{template.name}' cannot run on this ComfyUI", self._check(template))
+        for template in self.templates.values():
+            for alias in template.about.aliases:
+                if (trouble := self._alias_trouble(alias, template.name, self._shipped_aliases)) is not None:
+                    self.problems.append(Problem(f"{template.name}.json", trouble))
+                else:
+                    self._shipped_aliases[alias] = template.name
+
+    def take_overrides(self, folder: Path) -> None:
+        for path in self._files(folder):
+            twin = self._twin(path.stem)
+            try:
+                template = self._read(path)
+                problems = self._check(template)
+            except TemplateError as failure:
+                self._drop(path, failure, twin)
+            else:
+                if problems and twin is not None:
+                    self._drop(path, TemplateError(path.stem, problems), twin)
+                else:
+                    self._warn_of(f"the override {path} cannot run on this ComfyUI", problems)
+                    self._place(template, path)
+
+    def aliases(self) -> dict[str, str]:
+        """The shipped aliases, which stay with their workflow when it is overridden, and those of the overrides. A
+        workflow's own name comes before anybody's alias."""
+        aliases = {alias: name for alias, name in self._shipped_aliases.items() if alias not in self.templates}
+        for name in sorted(self._overridden):
+            for alias in self.templates[name].about.aliases:
+                if (trouble := self._alias_trouble(alias, name, aliases)) is not None:
+                    self.warnings.append(f"the override '{name}': {trouble}")
+                else:
+                    aliases[alias] = name
+        return aliases
+
+    def _files(self, folder: Path) -> list[Path]:
+        try:
+            return sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.name[0] != ".")
+        except FileNotFoundError:
+            return []
+        except OSError as failure:
+            self.warnings.append(f"the workflow templates in {folder} cannot be listed: {failure.strerror}")
+            return []
+
+    def _read(self, path: Path) -> Template:
+        if not NAME.match(path.stem):
+            what = f"'{path.stem}' cannot be a workflow's name"
+            raise TemplateError(path.stem, [Problem("", what, "use letters, digits, '.', '_' and '-'")])
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as failure:
+            raise TemplateError(path.stem, [Problem("", f"cannot be read: {failure.strerror}")]) from None
+        except UnicodeDecodeError as failure:
+            problem = Problem("", f"is not UTF-8 text (byte {failure.start})", "save it as UTF-8")
+            raise TemplateError(path.stem, [problem]) from None
+        return parse_template(text, name=path.stem, object_info=self._object_info)
+
+    def _check(self, template: Template) -> list[Problem]:
+        return check_template(template, self._object_info) if self._object_info is not None else []
+
+    def _twin(self, name: str) -> str | None:
+        """The shipped workflow that answers to this name."""
+        own = self._shipped_aliases.get(name, name)
+        return own if own in self.templates else None
+
+    def _drop(self, path: Path, failure: TemplateError, twin: str | None) -> None:
+        gives_way = "is left out" if twin is None else f"gives way to the shipped workflow '{twin}'"
+        self._warn_of(f"the override {path} {gives_way}", failure.problems)
+        if twin is None:
+            self.broken.setdefault(path.stem, failure)
+
+    def _place(self, template: Template, path: Path) -> None:
+        taken = self._shipped_aliases.get(template.name)
+        if taken is not None:
+            self.warnings.append(f"the override {path} takes the place of '{taken}' under the alias '{template.name}'")
+        self.broken.pop(template.name, None)
+        self.templates[template.name] = template
+        self._overridden.add(template.name)
+
+    def _alias_trouble(self, alias: str, name: str, aliases: Mapping[str, str]) -> str | None:
+        if not NAME.match(alias):
+            return f"the alias '{alias}' cannot be a workflow's name"
+        holder = alias if alias in self.templates else aliases.get(alias, name)
+        return f"the alias '{alias}' is taken by the workflow '{holder}'" if holder != name else None
+
+    def _warn_of(self, opening: str, problems: Iterable[Problem]) -> None:
+        said = "; ".join(str(problem) for problem in problems)
+        if said:
+            self.warnings.append(f"{opening}: {said}")

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.recorded import load_recorded
+from morpheus_worker.errors import Code, MorpheusError
+from morpheus_worker.library import NAME, Library
+from morpheus_worker.templates.bind import fill, resolve
+from morpheus_worker.templates.template import check_template
+
+SHIPPED = Path(__file__).resolve().parents[2] / "workflows"
+
+INFO = ObjectInfo({"Save": {"input": {"required": {"text": ["STRING", {"default": "x"}]}}, "output_node": True}})
+
+
+def graph(text: str = "__param:text__", class_type: str = "Save", **blocks: Any) -> dict[str, Any]:
+    ours = {f"_{name}": block for name, block in blocks.items()}
+    return ours | {"1": {"class_type": class_type, "inputs": {"text": text}}}
+
+
+def folder(path: Path, **files: Any) -> Path:
+    path.mkdir()
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (path / f"{name}.json").write_text(text, encoding="utf-8")
+    return path
+
+
+def text_of(library: Library, name: str) -> str:
+    return str(library.get(name).graph()["1"]["inputs"]["text"])
+
+
+def test_a_library_of_a_folder(tmp_path: Path) -> None:
+    library = Library.load(folder(tmp_path / "w", b=graph("B"), a=graph("A", about={"aliases": ["first"]})))
+    assert [template.name for template in library] == ["a", "b"]
+    assert (len(library), library.problems, library.warnings) == (2, (), ())
+    assert library.get("first") is library.get("a")
+    assert "first" in library
+    assert "c" not in library
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    library = Library.load(tmp_path / "absent", tmp_path / "absent, too")
+    assert (len(library), library.warnings) == (0, ())
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    library = Library.load(tmp_path / "file")
+    assert library.warnings == (f"the workflow templates in {tmp_path / 'file'} cannot be listed: Not a directory",)
+
+
+def test_other_files_are_no_templates(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", a=graph())
+    (shipped / "notes.txt").write_text("x")
+    (shipped / "._a.json").write_bytes(b"\0\1")
+    assert len(Library.load(shipped)) == 1
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/b", "..", "", ".a", "a\\b", "a\n", "a\0", "ä", "x" * 5000])
+def test_names_are_confined(tmp_path: Path, name: str) -> None:
+    folder(tmp_path / "w", a=graph())
+    (tmp_path / "a.json").write_text(json.dumps(graph()))
+    library = Library.load(tmp_path / "w")
+    with pytest.raises(MorpheusError) as raised:
+        library.get(name)
+    assert raised.value.code == Code.UNKNOWN_WORKFLOW
+    assert len(raised.value.message) < 300
+
+
+def test_an_unknown_workflow_names_the_nearest_or_all(tmp_path: Path) -> None:
+    library = Library.load(folder(tmp_path / "w", upscale=graph(), smoke=graph()))
+    with pytest.raises(MorpheusError, match="there is no workflow 'upscal' \\(did you mean 'upscale'\\?\\)"):
+        library.get("upscal")
+    with pytest.raises(MorpheusError, match="there is no workflow 'video' \\(there are: smoke, upscale\\)"):
+        library.get("video")
+
+
+def test_a_broken_shipped_template_leaves_the_others_alone(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", good=graph(), bad='{"1":\n 5}', worse="{")
+    library = Library.load(shipped)
+    assert [template.name for template in library] == ["good"]
+    assert [problem.at for problem in library.problems] == ["bad.json line 2, column 2", "worse.json line 1, column 2"]
+    assert library.warnings == tuple(str(problem) for problem in library.problems)
+    with pytest.raises(MorpheusError) as raised:
+        library.get("bad")
+    assert raised.value.code == Code.INVALID_WORKFLOW
+    assert "line 2, column 2" in raised.value.message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", good=graph())
+    (shipped / "binary.json").write_bytes(b'{"a": "\xff"}')
+    (shipped / "folder.json").mkdir()
+    (shipped / "a name.json").write_text("{}")
+    library = Library.load(shipped)
+    assert [str(problem) for problem in library.problems] == [
+        "a name.json: 'a name' cannot be a workflow's name (use letters, digits, '.', '_' and '-')",
+        "binary.json: is not UTF-8 text (byte 7) (save it as UTF-8)",
+        "folder.json: cannot be read: Is a directory",
+    ]
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w")
+    (shipped / "a.json").write_text(json.dumps(graph()), encoding="utf-8-sig")
+    assert len(Library.load(shipped)) == 1
+
+
+def test_clashing_aliases_are_named(tmp_path: Path) -> None:
+    shipped = folder(
+        tmp_path / "w",
+        a=graph("A", about={"aliases": ["b", "other", "a/b"]}),
+        b=graph("B", about={"aliases": ["other"]}),
+    )
+    library = Library.load(shipped)
+    assert [str(problem) for problem in library.problems] == [
+        "a.json: the alias 'b' is taken by the workflow 'b'",
+        "a.json: the alias 'a/b' cannot be a workflow's name",
+        "b.json: the alias 'other' is taken by the workflow 'a'",
+    ]
+    assert (text_of(library, "b"), text_of(library, "other")) == ("B", "A")
+
+
+def test_an_override_replaces_the_shipped_one(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", a=graph("shipped", about={"aliases": ["old"]}), b=graph("shipped"))
+    overrides = folder(tmp_path / "o", a=graph("mine", about={"aliases": ["new"]}), c=graph("mine"))
+    library = Library.load(shipped, overrides)
+    assert {name: text_of(library, name) for name in ("a", "b", "c", "old", "new")} == {
+        "a": "mine",
+        "b": "shipped",
+        "c": "mine",
+        "old": "mine",
+        "new": "mine",
+    }
+    assert library.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "line 1, column 2: is not JSON"),
+        ('{"nodes": [], "links": []}', "is in the editor's own format"),
+        (graph(class_type="Gone"), "node 1 this ComfyUI has no node class 'Gone'"),
+        (graph(params={"text": {"type": "int", "default": "x"}}), "the default of 'text' must be a whole number"),
+    ],
+)
+def test_a_broken_override_gives_way(tmp_path: Path, content: Any, said: str) -> None:
+    shipped = folder(tmp_path / "w", a=graph("shipped"))
+    overrides = folder(tmp_path / "o", a=content)
+    library = Library.load(shipped, overrides, object_info=INFO)
+    assert text_of(library, "a") == "shipped"
+    (warning,) = library.warnings
+    assert warning.startswith(f"the override {overrides / 'a.json'} gives way to the shipped workflow 'a': ")
+    assert said in warning
+    assert library.problems == ()
+
+
+def test_a_broken_override_without_a_shipped_twin_is_left_out(tmp_path: Path) -> None:
+    overrides = folder(tmp_path / "o", a="{")
+    library = Library.load(folder(tmp_path / "w"), overrides)
+    assert len(library) == 0
+    assert library.warnings[0].startswith(f"the override {overrides / 'a.json'} is left out: line 1")
+    with pytest.raises(MorpheusError, match="The template of the workflow 'a' cannot be used"):
+        library.get("a")
+
+
+def test_an_override_that_lacks_nodes_and_has_no_twin_stays(tmp_path: Path) -> None:
+    """The job's own error will name the missing nodes; an unknown workflow would not."""
+    library = Library.load(
+        folder(tmp_path / "w"), folder(tmp_path / "o", a=graph("mine", class_type="Gone")), object_info=INFO
+    )
+    assert text_of(library, "a") == "mine"
+    assert "cannot run on this ComfyUI" in library.warnings[0]
+
+
+def test_an_override_mends_a_broken_shipped_template(tmp_path: Path) -> None:
+    library = Library.load(folder(tmp_path / "w", a="{"), folder(tmp_path / "o", a=graph("mine")))
+    assert text_of(library, "a") == "mine"
+
+
+def test_an_override_under_an_alias_takes_the_alias(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", new=graph("shipped", about={"aliases": ["old"]}))
+    library = Library.load(shipped, folder(tmp_path / "o", old=graph("mine")), object_info=INFO)
+    assert (text_of(library, "old"), text_of(library, "new")) == ("mine", "shipped")
+    assert "takes the place of 'new' under the alias 'old'" in library.warnings[0]
+
+
+def test_a_broken_override_under_an_alias_gives_way(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", new=graph("shipped", about={"aliases": ["old"]}))
+    overrides = folder(tmp_path / "o", old=graph(class_type="Gone"))
+    library = Library.load(shipped, overrides, object_info=INFO)
+    assert text_of(library, "old") == "shipped"
+    assert "gives way to the shipped workflow 'new'" in library.warnings[0]
+
+
+def test_an_alias_of_an_override_that_is_taken(tmp_path: Path) -> None:
+    shipped = folder(tmp_path / "w", a=graph(about={"aliases": ["taken"]}), b=graph("B"))
+    library = Library.load(shipped, folder(tmp_path / "o", b=graph("mine", about={"aliases": ["taken", "a"]})))
+    assert library.aliases == {"taken": "a"}
+    assert library.warnings == (
+        "the override 'b': the alias 'taken' is taken by the workflow 'a'",
+        "the override 'b': the alias 'a' is taken by the workflow 'a'",
+    )
+
+
+def test_a_shipped_template_that_lacks_nodes_is_warned_about(tmp_path: Path) -> None:
+    library = Library.load(folder(tmp_path / "w", a=graph(class_type="Gone")), object_info=INFO)
+    assert len(library) == 1
+    assert library.problems == ()
+    assert library.warnings[0].startswith("the workflow 'a' cannot run on this ComfyUI: line 1, column")
+
+
+def test_templates_are_completed_by_the_object_info(tmp_path: Path) -> None:
+    library = Library.load(folder(tmp_path / "w", a=graph()), object_info=INFO)
+    assert library.get("a").params["text"].default == "x"
+
+
+# The workflows that ship
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Library:
+    return Library.load(SHIPPED, object_info=load_recorded())
+
+
+def test_every_shipped_workflow_is_in_order(shipped: Library) -> None:
+    assert (shipped.problems, shipped.warnings, dict(shipped.broken)) == ((), (), {})
+    assert {"smoke", "sdxl_txt2img", "upscale"} <= {template.name for template in shipped}
+    for template in shipped:
+        assert check_template(template, load_recorded()) == []
+        assert NAME.match(template.name)
+
+
+def test_every_shipped_param_is_described(shipped: Library) -> None:
+    for template in shipped:
+        assert template.about.title
+        assert template.about.description
+        assert template.about.timeout_s
+        assert [key for key, param in template.params.items() if not param.description] == []
+
+
+def test_a_job_of_an_existing_client(shipped: Library) -> None:
+    """The flat keys that clients in production send."""
+    params = {
+        "prompt": "a lighthouse",
+        "negative_prompt": "blurry",
+        "seed": 7,
+        "steps": 25,
+        "cfg_scale": 6.5,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "checkpoint_name": "other.safetensors",
+        "width": 832,
+        "height": 1216,
+    }
+    bound = fill(resolve(shipped.get("creation"), params, strict_keys=()))
+    assert bound.warnings == ()
+    assert bound.params == {
+        **{key: value for key, value in params.items() if key != "cfg_scale"},
+        "aspect": "1:1",
+        "cfg": 6.5,
+        "batch_size": 1,
+    }
+    inputs = {name: value for node in bound.graph.values() for name, value in node["inputs"].items()}
+    assert inputs | {"text": None} == {
+        "ckpt_name": "other.safetensors",
+        "clip": ["1", 1],
+        "text": None,
+        "width": 832,
+        "height": 1216,
+        "batch_size": 1,
+        "model": ["1", 0],
+        "positive": ["2", 0],
+        "negative": ["3", 0],
+        "latent_image": ["4", 0],
+        "seed": 7,
+        "steps": 25,
+        "cfg": 6.5,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+        "samples": ["5", 0],
+        "vae": ["1", 2],
+        "images": ["6", 0],
+        "filename_prefix": "sdxl_txt2img",
+    }
+    assert [bound.graph[node_id]["inputs"]["text"] for node_id in ("2", "3")] == ["a lighthouse", "blurry"]
+
+
+def test_aspects(shipped: Library) -> None:
+    template = shipped.get("sdxl_txt2img")
+    wide = fill(resolve(template, {"prompt": "x", "aspect": "16:9"})).params
+    assert (wide["width"], wide["height"]) == (1344, 768)
+    plain = fill(resolve(template, {"prompt": "x"})).params
+    assert (plain["width"], plain["height"]) == (1024, 1024)
+    for choice in template.params["aspect"].choices:
+        assert choice.sets["width"] % 64 == choice.sets["height"] % 64 == 0
+        across, down = (int(part) for part in choice.value.split(":"))
+        assert abs(choice.sets["width"] / choice.sets["height"] / (across / down) - 1) < 0.05
+
+
+def test_smoke_needs_no_params_and_upscale_a_picture(shipped: Library) -> None:
+    assert fill(resolve(shipped.get("smoke"), {})).graph["1"]["inputs"]["width"] == 64
+    (medium,) = resolve(shipped.get("upscale"), {"image": "job_outputs/1/a.png"}).media
+    assert (medium.key, medium.kind, medium.as_path) == ("image", "image", False)
