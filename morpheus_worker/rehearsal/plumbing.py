@@ -1,0 +1,269 @@
+"""Nodes of ComfyUI that a rehearsal carries out for real: they load, make, scale, turn and join pictures.
+
+Source: ComfyUI 0.3.64, nodes.py, comfy_extras/nodes_images.py, nodes_mask.py, nodes_post_processing.py, and
+comfy/utils.py `common_upscale`.
+"""
+
+from __future__ import annotations
+
+import math
+import wave
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from PIL import Image, ImageOps, ImageSequence
+
+from morpheus_worker.rehearsal.call import Call
+from morpheus_worker.rehearsal.values import Clip, Images, Latent, Masks, Sound, StandIn
+
+_NO_MASK: Final = (64, 64)
+"""Size of the mask of a picture without transparency, in pixels."""
+
+UNKNOWN_SOUND_S: Final = 1.0
+"""Length of a loaded sound that is no WAV file, in seconds."""
+
+_METHODS: Final[Mapping[str, Image.Resampling]] = {
+    "nearest-exact": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_CHANNELS: Final = {"red": "R", "green": "G", "blue": "B", "alpha": "A"}
+
+
+def _method(call: Call) -> Image.Resampling:
+    return _METHODS.get(call.text("upscale_method"), Image.Resampling.BICUBIC)
+
+
+def _resized(images: Images, size: tuple[int, int], method: Image.Resampling) -> Images:
+    return Images(tuple(frame.resize(size, method) for frame in images.frames))
+
+
+def _centre_cropped(images: Images, width: int, height: int) -> Images:
+    """Cut to the proportions of width and height, around the middle."""
+    old_width, old_height = images.size
+    old, new = old_width / old_height, width / height
+    x = round((old_width - old_width * new / old) / 2) if old > new else 0
+    y = round((old_height - old_height * old / new) / 2) if old < new else 0
+    return Images(tuple(frame.crop((x, y, old_width - x, old_height - y)) for frame in images.frames))
+
+
+def empty_image(call: Call) -> tuple[Any, ...]:
+    colour = call.integer("color", 0)
+    size = (call.integer("width", 512), call.integer("height", 512))
+    frame = Image.new("RGB", size, ((colour >> 16) & 255, (colour >> 8) & 255, colour & 255))
+    return (Images((frame,) * call.integer("batch_size", 1)),)
+
+
+def load_image(call: Call) -> tuple[Any, ...]:
+    path = call.folders.annotated(call.text("image"))
+    frames: list[Image.Image] = []
+    masks: list[Image.Image] = []
+    with Image.open(path) as opened:
+        for raw in ImageSequence.Iterator(opened):
+            turned = ImageOps.exif_transpose(raw)
+            frame = turned.convert("RGB")
+            # A picture of another size cannot join the batch, and MPO holds second views of the same picture.
+            if frames and (frame.size != frames[0].size or opened.format == "MPO"):
+                continue
+            frames.append(frame)
+            masks.append(_transparency(turned))
+    return Images(tuple(frames)), Masks(tuple(masks))
+
+
+def _transparency(image: Image.Image) -> Image.Image:
+    if "A" in image.getbands():
+        return ImageOps.invert(image.getchannel("A"))
+    if image.mode == "P" and "transparency" in image.info:
+        return ImageOps.invert(image.convert("RGBA").getchannel("A"))
+    return Image.new("L", _NO_MASK, 0)
+
+
+def load_image_mask(call: Call) -> tuple[Any, ...]:
+    channel = _CHANNELS.get(call.text("channel"), "A")
+    with Image.open(call.folders.annotated(call.text("image"))) as opened:
+        mask = ImageOps.exif_transpose(opened).convert("RGBA").getchannel(channel)
+    return (Masks((ImageOps.invert(mask) if channel == "A" else mask,)),)
+
+
+def image_scale(call: Call) -> tuple[Any, ...]:
+    images = call.images("image")
+    width, height = call.integer("width", 0), call.integer("height", 0)
+    if width == 0 and height == 0:
+        return (images,)
+    width = width or max(1, round(images.size[0] * height / images.size[1]))
+    height = height or max(1, round(images.size[1] * width / images.size[0]))
+    if call.text("crop") == "center":
+        images = _centre_cropped(images, width, height)
+    return (_resized(images, (width, height), _method(call)),)
+
+
+def image_scale_by(call: Call) -> tuple[Any, ...]:
+    return (_scaled(call, call.number("scale_by", 1.0)),)
+
+
+def image_scale_to_total_pixels(call: Call) -> tuple[Any, ...]:
+    width, height = call.images("image").size
+    return (_scaled(call, math.sqrt(call.number("megapixels", 1.0) * 1024 * 1024 / (width * height))),)
+
+
+def _scaled(call: Call, factor: float) -> Images:
+    images = call.images("image")
+    size = (max(1, round(images.size[0] * factor)), max(1, round(images.size[1] * factor)))
+    return _resized(images, size, _method(call))
+
+
+def image_upscale_with_model(call: Call) -> tuple[Any, ...]:
+    images, model = call.images("image"), call.inputs.get("upscale_model")
+    factor = upscale_factor(model.label if isinstance(model, StandIn) else "")
+    size = (images.size[0] * factor, images.size[1] * factor)
+    return (_resized(images, size, Image.Resampling.LANCZOS),)
+
+
+def upscale_factor(name: str) -> int:
+    """How many times larger an upscale model makes a picture, by its name: `4x-…`, `…_x2`; 4 when it does not say.
+
+    >>> upscale_factor("RealESRGAN_x2plus.pth"), upscale_factor("8x_NMKD.pth"), upscale_factor("unknown.pth")
+    (2, 8, 4)
+    """
+    lowered = name.lower()
+    for at, letter in enumerate(lowered):
+        if letter != "x":
+            continue
+        for digit in (lowered[at - 1 : at], lowered[at + 1 : at + 2]):
+            if digit.isdigit() and digit in "123468":
+                return int(digit)
+    return 4
+
+
+def image_invert(call: Call) -> tuple[Any, ...]:
+    return (Images(tuple(ImageOps.invert(frame) for frame in call.images("image").frames)),)
+
+
+def image_batch(call: Call) -> tuple[Any, ...]:
+    first, second = call.images("image1"), call.images("image2")
+    if first.size != second.size:
+        second = _resized(_centre_cropped(second, *first.size), first.size, Image.Resampling.BILINEAR)
+    return (Images(first.frames + second.frames),)
+
+
+def image_crop(call: Call) -> tuple[Any, ...]:
+    images = call.images("image")
+    x, y = min(call.integer("x", 0), images.size[0] - 1), min(call.integer("y", 0), images.size[1] - 1)
+    right = min(images.size[0], x + call.integer("width", 512))
+    lower = min(images.size[1], y + call.integer("height", 512))
+    return (Images(tuple(frame.crop((x, y, right, lower)) for frame in images.frames)),)
+
+
+def image_from_batch(call: Call) -> tuple[Any, ...]:
+    frames = call.images("image").frames
+    first = min(len(frames) - 1, call.integer("batch_index", 0))
+    return (Images(frames[first : first + call.integer("length", 1)]),)
+
+
+def repeat_image_batch(call: Call) -> tuple[Any, ...]:
+    return (Images(call.images("image").frames * call.integer("amount", 1)),)
+
+
+def get_image_size(call: Call) -> tuple[Any, ...]:
+    images = call.images("image")
+    return (*images.size, len(images.frames))
+
+
+def solid_mask(call: Call) -> tuple[Any, ...]:
+    size = (call.integer("width", 512), call.integer("height", 512))
+    return (Masks((Image.new("L", size, round(255 * call.number("value", 1.0))),)),)
+
+
+def invert_mask(call: Call) -> tuple[Any, ...]:
+    return (Masks(tuple(ImageOps.invert(frame) for frame in call.masks("mask").frames)),)
+
+
+def mask_to_image(call: Call) -> tuple[Any, ...]:
+    return (Images(tuple(frame.convert("RGB") for frame in call.masks("mask").frames)),)
+
+
+def image_to_mask(call: Call) -> tuple[Any, ...]:
+    channel = _CHANNELS.get(call.text("channel"), "R")
+    frames = call.images("image").frames
+    if channel == "A":
+        return (Masks(tuple(Image.new("L", frame.size, 255) for frame in frames)),)
+    return (Masks(tuple(frame.getchannel(channel) for frame in frames)),)
+
+
+def empty_latent(call: Call) -> tuple[Any, ...]:
+    return (Latent(call.integer("width", 512), call.integer("height", 512), call.integer("batch_size", 1)),)
+
+
+def empty_latent_audio(call: Call) -> tuple[Any, ...]:
+    return (Latent(batch=call.integer("batch_size", 1), seconds=call.number("seconds", 47.6)),)
+
+
+def empty_audio(call: Call) -> tuple[Any, ...]:
+    return (Sound(call.number("duration", 60.0), call.integer("sample_rate", 44_100), call.integer("channels", 2)),)
+
+
+def load_audio(call: Call) -> tuple[Any, ...]:
+    """The sound's length, where the standard library can read it, and nothing of what is to be heard."""
+    path = call.folders.annotated(call.text("audio"))
+    try:
+        with wave.open(str(path), "rb") as file:
+            return (Sound(file.getnframes() / file.getframerate(), file.getframerate(), file.getnchannels()),)
+    except (wave.Error, EOFError):
+        return (Sound(UNKNOWN_SOUND_S),)
+
+
+def create_video(call: Call) -> tuple[Any, ...]:
+    return (Clip(call.images("images"), call.number("fps", 30.0)),)
+
+
+def video_components(call: Call) -> tuple[Any, ...]:
+    clip = call.inputs.get("video")
+    if not isinstance(clip, Clip):
+        raise TypeError(f"{call.class_type}: video is not a clip but {clip!s}")
+    return clip.images, Sound(len(clip.images.frames) / clip.fps), clip.fps
+
+
+def given_value(call: Call) -> tuple[Any, ...]:
+    """The Primitive… nodes hand on what they were given."""
+    return (call.inputs.get("value"),)
+
+
+def concatenated(call: Call) -> tuple[Any, ...]:
+    return (call.text("delimiter").join((call.text("string_a"), call.text("string_b"))),)
+
+
+PLUMBING: Final[Mapping[str, Callable[[Call], tuple[Any, ...]]]] = {
+    "EmptyImage": empty_image,
+    "LoadImage": load_image,
+    "LoadImageOutput": load_image,
+    "LoadImageMask": load_image_mask,
+    "ImageScale": image_scale,
+    "ImageScaleBy": image_scale_by,
+    "ImageScaleToTotalPixels": image_scale_to_total_pixels,
+    "ImageUpscaleWithModel": image_upscale_with_model,
+    "ImageInvert": image_invert,
+    "ImageBatch": image_batch,
+    "ImageCrop": image_crop,
+    "ImageFromBatch": image_from_batch,
+    "RepeatImageBatch": repeat_image_batch,
+    "GetImageSize": get_image_size,
+    "SolidMask": solid_mask,
+    "InvertMask": invert_mask,
+    "MaskToImage": mask_to_image,
+    "ImageToMask": image_to_mask,
+    "EmptyLatentImage": empty_latent,
+    "EmptySD3LatentImage": empty_latent,
+    "EmptyLatentAudio": empty_latent_audio,
+    "EmptyAudio": empty_audio,
+    "LoadAudio": load_audio,
+    "CreateVideo": create_video,
+    "GetVideoComponents": video_components,
+    "StringConcatenate": concatenated,
+    **dict.fromkeys(
+        ("PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"),
+        given_value,
+    ),
+}
+"""By class type: a node's outputs, from its inputs."""
