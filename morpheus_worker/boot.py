@@ -1,0 +1,227 @@
+"""From a cold container to a worker that takes jobs.
+
+The order is the point: the volume, then the links, because ComfyUI reads its node packs once; then ComfyUI, because it
+takes longest; the SDK's import and the templates while it starts; and jobs only when it answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from morpheus_worker.comfy.client import ComfyClient
+from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
+from morpheus_worker.comfy.http import ComfyHttp, NotAnsweringError
+from morpheus_worker.comfy.launch import ComfyFolders, command_of, environment_of, folders_of, python_of
+from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.process import ComfyProcess
+from morpheus_worker.comfy.socket import EventStream
+from morpheus_worker.deadlines import Deadline
+from morpheus_worker.entry import EXIT_TERMINATED
+from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
+from morpheus_worker.library import Library
+from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
+from morpheus_worker.manifest import ManifestError, parse_manifest
+from morpheus_worker.pipeline import Worker
+from morpheus_worker.settings import Settings
+from morpheus_worker.volume import wait_for_volume
+
+log = logging.getLogger(__name__)
+
+READY_POLL_S: Final = 0.05
+
+TEST_INPUT_FILE: Final = Path("test_input.json")
+OVERRIDES_FOLDER: Final = Path("morpheus_lib", "workflows")
+
+
+@contextlib.contextmanager
+def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
+    """A worker that can run jobs; when the block ends, its ComfyUI has ended too.
+
+    `with_sdk` imports the RunPod SDK while ComfyUI starts.
+
+    Raises:
+        MorpheusError: `volume_unavailable`, `comfyui_crashed` or `connection`, when there is no way to a worker.
+    """
+    with _ended_by_sigterm(), contextlib.ExitStack() as ending:
+        wait_for_volume(settings.volume_root, deadline=Deadline.after(settings.volume_timeout_s))
+        process, files = None, None
+        if settings.child_dir is not None:
+            folders = comfyui_folders(settings.child_dir, settings)
+            log.info("%s", link_volume(settings, folders).summary())
+            process = _spawned(settings, settings.child_dir)
+            ending.callback(process.stop, settings.stop_grace_s)
+            files = LocalFiles(folders)
+            _warn_of_missing(settings, folders)
+        http = ComfyHttp(settings.comfyui_url)
+        ending.callback(http.close)
+        _import_ahead(with_sdk=with_sdk)
+        _wait_until_ready(http, process, Deadline.after(settings.boot_timeout_s))
+        yield _worker(settings, http, process, files or RemoteFiles(http), ending)
+
+
+def has_job_server() -> bool:
+    """Whether the SDK takes its jobs from a job server, RunPod's or one on loopback, and not from `--test_input`."""
+    return bool(os.environ.get("RUNPOD_WEBHOOK_GET_JOB"))
+
+
+def check_test_input(arguments: Sequence[str]) -> None:
+    """Looks at the job of a local test before ComfyUI is started for it: the SDK would answer a typo with a traceback,
+    later. The job is `--test_input`'s, or else that of the file `test_input.json`, unless there is a job server.
+
+    Raises:
+        MorpheusError: `invalid_input`.
+    """
+    at, given = "--test_input", _argument(arguments, "--test_input")
+    if given is None and not has_job_server() and "--rp_serve_api" not in arguments and TEST_INPUT_FILE.exists():
+        at, given = str(TEST_INPUT_FILE), TEST_INPUT_FILE.read_text(encoding="utf-8")
+    if given is None:
+        return
+    try:
+        job = json.loads(given)
+    except ValueError as failure:
+        problem = Problem(at, f"is not JSON: {failure}", 'for example {"input": {"workflow_name": "smoke"}}')
+    else:
+        if isinstance(job, dict) and job.get("input") is not None:
+            return
+        problem = Problem(at, "must be a JSON object with an 'input'")
+    raise from_problems(Code.INVALID_INPUT, "The test job is refused", [problem])
+
+
+def _argument(arguments: Sequence[str], name: str) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument == name and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the boot, or a local test, through every `finally`. The SDK's job loop later sets its own handler,
+    which lets the job in flight finish."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        sys.exit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def link_volume(settings: Settings, folders: ComfyFolders) -> LinkReport:
+    """Links the volume's models and node packs into ComfyUI.
+
+    Raises:
+        MorpheusError: `volume_unavailable`, or `internal` when ComfyUI's folders refuse.
+    """
+    return link_all(_sources(settings), folders, volume_roots=(*VOLUME_ROOTS, settings.volume_root))
+
+
+def missing_entries(settings: Settings, folders: ComfyFolders) -> list[Missing]:
+    """What the manifest names, and neither the volume nor ComfyUI has.
+
+    Raises:
+        ManifestError: when the manifest cannot be used.
+        OSError: when it cannot be read.
+    """
+    manifest = parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
+    return missing(manifest, _sources(settings), folders)
+
+
+def _sources(settings: Settings) -> list[Path]:
+    return [settings.cache_dir, settings.volume_root / "models"]
+
+
+def _warn_of_missing(settings: Settings, folders: ComfyFolders) -> None:
+    """Only now, because reading the manifest takes time that ComfyUI can use."""
+    try:
+        for entry in missing_entries(settings, folders):
+            log.warning("not on the volume: %s", entry)
+    except (ManifestError, OSError) as failure:
+        log.warning("the model manifest cannot be used: %s", failure)
+
+
+def comfyui_folders(comfyui_dir: Path, settings: Settings) -> ComfyFolders:
+    """Where that ComfyUI keeps its things.
+
+    Raises:
+        MorpheusError: `connection`, when there is no ComfyUI.
+        SettingsError: when its arguments cannot be used.
+    """
+    if not (comfyui_dir / "main.py").is_file():
+        said = (
+            f"There is no ComfyUI at {comfyui_dir}: set MORPHEUS_COMFYUI_DIR, or MORPHEUS_COMFYUI_URL to one that runs"
+        )
+        raise MorpheusError(Code.CONNECTION, said)
+    return folders_of(comfyui_dir, settings.comfyui_args)
+
+
+def _spawned(settings: Settings, comfyui_dir: Path) -> ComfyProcess:
+    python = python_of(comfyui_dir, settings.comfyui_python, Path(sys.executable))
+    command = command_of(python, comfyui_dir, settings.comfyui_url, settings.comfyui_args)
+    log.info("starting ComfyUI: %s", " ".join(command))
+    return ComfyProcess.start(command, cwd=comfyui_dir, env=environment_of(os.environ))
+
+
+def _import_ahead(*, with_sdk: bool) -> None:
+    """What takes long to import (the SDK a second and a half) costs nothing here, because ComfyUI takes longer.
+
+    The SDK's own GPU check imports torch and touches CUDA in this process, beside ComfyUI's.
+    """
+    importlib.import_module("PIL.Image").init()
+    if with_sdk:
+        os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
+        importlib.import_module("runpod")
+
+
+def _wait_until_ready(http: ComfyHttp, process: ComfyProcess | None, deadline: Deadline) -> None:
+    while True:
+        try:
+            http.system_stats()
+            return
+        except NotAnsweringError as failure:
+            if process is not None and process.exit_code is not None:
+                said = f"ComfyUI ended while it started, {process.describe_exit()}"
+                details = {"log": list(process.tail)}
+                raise MorpheusError(Code.COMFYUI_CRASHED, said, details=details) from None
+            if deadline.passed:
+                said = f"ComfyUI at {http.base_url} is not ready in time ({failure.message})"
+                raise MorpheusError(Code.CONNECTION, said) from None
+        time.sleep(READY_POLL_S)
+
+
+def _worker(
+    settings: Settings,
+    http: ComfyHttp,
+    process: ComfyProcess | None,
+    files: ComfyFiles,
+    ending: contextlib.ExitStack,
+) -> Worker:
+    object_info = ObjectInfo(http.object_info())
+    library = Library.load(settings.workflows_dir, settings.volume_root / OVERRIDES_FOLDER, object_info=object_info)
+    for sentence in library.warnings:
+        log.warning("%s", sentence)
+    events = EventStream(settings.comfyui_url)
+    events.start()
+    ending.callback(events.close)
+
+    def exit_of_process() -> str | None:
+        return process.describe_exit() if process is not None and process.exit_code is not None else None
+
+    comfy = ComfyClient(http, events, object_info, exit_of_process=exit_of_process)
+    log.info("ready: %d workflows", len(library))
+    return Worker(settings=settings, comfy=comfy, files=files, library=library)

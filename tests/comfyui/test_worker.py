@@ -1,0 +1,176 @@
+"""The worker on a real ComfyUI: every form of input, the boot with ComfyUI as its child, the demo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morpheus_worker.comfy.files import LocalFiles
+from morpheus_worker.comfy.launch import ComfyFolders
+from morpheus_worker.pipeline import Worker, run_job
+from tests.integration.conftest import assembled
+from tests.integration.jobs import (
+    INVERT_GRAPH,
+    SMOKE_GRAPH,
+    check_files,
+    data_uri,
+    failed,
+    files_below,
+    graph_job,
+    png,
+    succeeded,
+)
+from tests.integration.test_bad_input import CASES
+from tests.tools.make_tiny_models import UPSCALER_NAME
+
+from .process import Installation, RealComfyUI, free_port
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+UPSCALE_PARAMS = {"image": data_uri(png()), "upscale_model": UPSCALER_NAME}
+UPSCALE_GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "input_image.png"}},
+    "2": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": UPSCALER_NAME}},
+    "3": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["2", 0], "image": ["1", 0]}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "graph"}},
+}
+FORMS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "smoke, name and params": ({"workflow_name": "smoke", "params": {"width": 40, "height": 8}}, (40, 8)),
+    "smoke, flat keys": ({"workflow_name": "smoke", "width": 40, "height": 8}, (40, 8)),
+    "smoke, config_payload": ({"workflow": "smoke", "config_payload": {"width": 40, "height": 8}}, (40, 8)),
+    "smoke, graph": (graph_job(SMOKE_GRAPH), (32, 16)),
+    "upscale, name and params": ({"workflow_name": "upscale", "params": UPSCALE_PARAMS}, (48, 32)),
+    "upscale, flat keys": ({"workflow_name": "upscale", **UPSCALE_PARAMS}, (48, 32)),
+    "upscale, config_payload": ({"workflow": "upscale", "config_payload": UPSCALE_PARAMS}, (48, 32)),
+    "upscale, graph": (
+        graph_job(UPSCALE_GRAPH, images=[{"name": "input_image.png", "image": data_uri(png())}]),
+        (48, 32),
+    ),
+    "upscale, volume path": (
+        {"workflow_name": "upscale", "params": {**UPSCALE_PARAMS, "image": "/workspace/in.png"}},
+        (48, 32),
+    ),
+}
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/in.png").write_bytes(png())
+    return tmp_path / "volume"
+
+
+@pytest.fixture
+def worker(real_comfyui: RealComfyUI, volume: Path) -> Iterator[Worker]:
+    base = real_comfyui.base_directory
+    folders = ComfyFolders(base / "models", base / "custom_nodes", base / "input", base / "output", base / "temp")
+    with assembled(real_comfyui.url, volume, LocalFiles(folders)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_input(form: str, worker: Worker, volume: Path) -> None:
+    sent, size = FORMS[form]
+    for _ in range(2):  # the second one meets ComfyUI's cache
+        result = succeeded(run_job({"id": "job", "input": sent}, worker))
+        check_files(result, volume)
+        assert [(output.width, output.height) for output in result.outputs] == [size]
+
+
+def test_nothing_stays_at_comfyui(worker: Worker, real_comfyui: RealComfyUI) -> None:
+    before = files_below(real_comfyui.input_directory)
+    for number in range(3):
+        succeeded(run_job({"id": f"n{number}", "input": {"workflow_name": "upscale", **UPSCALE_PARAMS}}, worker))
+    assert files_below(real_comfyui.input_directory) == before
+    assert files_below(real_comfyui.output_directory) == []
+
+
+def test_through_http_alone(real_comfyui: RealComfyUI, volume: Path) -> None:
+    with assembled(real_comfyui.url, volume, None) as worker:
+        images = [{"name": "input_image.png", "image": data_uri(png())}]
+        result = succeeded(run_job({"id": "remote", "input": graph_job(INVERT_GRAPH, images=images)}, worker))
+        check_files(result, volume)
+
+
+def test_a_cancel_stops_what_runs(worker: Worker, real_comfyui: RealComfyUI, volume: Path) -> None:
+    """Upscaling a large picture on a CPU takes long enough to be caught in the middle."""
+    (volume / "large.png").write_bytes(png(size=(1600, 1600)))
+    params = {"image": "large.png", "upscale_model": UPSCALER_NAME}
+    cancelled = threading.Event()
+    answer = failed(
+        run_job(
+            {"id": "c", "input": {"workflow_name": "upscale", "params": params}},
+            worker,
+            cancelled=cancelled,
+            on_progress=lambda progress: cancelled.set() if progress.class_type == "ImageUpscaleWithModel" else None,
+        )
+    )
+    assert answer.code == "cancelled"
+    assert worker.comfy.http.place("any") == "nowhere"
+    assert not (volume / "job_outputs/c").exists()
+    succeeded(run_job({"id": "after", "input": {"workflow_name": "smoke"}}, worker))
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("an absent model", "a required param missing")]
+)
+def test_bad_input_reads_the_same_as_on_the_rehearsal_engine(case: str, worker: Worker) -> None:
+    sent, code, said = CASES[case]
+    answer = failed(run_job({"id": "bad", "input": sent}, worker))
+    assert answer.code == code, answer.error
+    assert [part for part in said if part not in answer.error] == [], answer.error
+    succeeded(run_job({"id": "good", "input": {"workflow_name": "smoke"}}, worker))
+
+
+def test_boot_from_pod_start_with_comfyui_as_its_child(comfyui_installation: Installation, tmp_path: Path) -> None:
+    base, volume = tmp_path / "base", tmp_path / "volume"
+    (base / "custom_nodes").mkdir(parents=True)
+    cached = volume / "morpheus_model_cache/upscale_models" / UPSCALER_NAME
+    cached.parent.mkdir(parents=True)
+    maker = REPOSITORY / "tests/tools/make_tiny_models.py"
+    subprocess.run([comfyui_installation.python, maker, "--upscaler", cached], check=True, capture_output=True)
+    database = f"--database-url sqlite:///{base}/comfyui.db"
+    environment = dict(os.environ) | {
+        "MORPHEUS_PYTHON": sys.executable,
+        "MORPHEUS_VOLUME_ROOT": str(volume),
+        "MORPHEUS_COMFYUI_DIR": str(comfyui_installation.directory),
+        "MORPHEUS_COMFYUI_PYTHON": str(comfyui_installation.python),
+        "MORPHEUS_COMFYUI_URL": f"http://127.0.0.1:{free_port()}",
+        "MORPHEUS_COMFYUI_ARGS": f"--cpu --disable-api-nodes --base-directory {base} {database}",
+    }
+    job = json.dumps({"id": "booted", "input": {"workflow_name": "upscale", "params": UPSCALE_PARAMS}})
+    done = subprocess.run(
+        [REPOSITORY / "pod_start.sh", "--test_input", job],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (base / "models/upscale_models" / UPSCALER_NAME).readlink() == cached
+    result = json.loads((volume / "job_outputs/booted/result.json").read_text())
+    (output,) = result["outputs"]
+    assert hashlib.sha256(Path(output["path"]).read_bytes()).hexdigest() == output["sha256"]
+    assert files_below(base / "output") == []
+
+
+def test_the_demo(real_comfyui: RealComfyUI, tmp_path: Path) -> None:
+    environment = dict(os.environ) | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts/demo.py", "--comfyui", real_comfyui.url],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

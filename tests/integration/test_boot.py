@@ -1,0 +1,186 @@
+"""From pod_start.sh to jobs: with the rehearsal engine in ComfyUI's place, as a child process, through the real SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from morpheus_worker.rehearsal import install_tree
+
+from .job_server import JobServer
+from .jobs import SMOKE_GRAPH, data_uri, files_below, graph_job, png
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INVERTED = {str(n): {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1), 0]}} for n in range(2, 12)}
+LONG_JOB = graph_job(
+    {
+        "1": SMOKE_GRAPH["1"],
+        **INVERTED,
+        "12": {"class_type": "SaveImage", "inputs": {"images": ["11", 0], "filename_prefix": "long"}},
+    }
+)
+"""Twelve nodes, half a second each: long enough to be stopped by an SDK that listens for that only now and then."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def comfyui(tmp_path: Path) -> Path:
+    """A folder that looks like ComfyUI's and starts the rehearsal engine."""
+    install_tree(tmp_path / "ComfyUI")
+    return tmp_path / "ComfyUI"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, comfyui: Path) -> dict[str, str]:
+    cache = tmp_path / "volume/morpheus_model_cache"
+    (cache / "upscale_models").mkdir(parents=True)
+    (cache / "upscale_models/2x_tiny.pth").write_bytes(b"weights")
+    return dict(os.environ) | {
+        "MORPHEUS_PYTHON": sys.executable,
+        "MORPHEUS_VOLUME_ROOT": str(tmp_path / "volume"),
+        "MORPHEUS_COMFYUI_DIR": str(comfyui),
+        "MORPHEUS_COMFYUI_PYTHON": sys.executable,
+        "MORPHEUS_COMFYUI_URL": f"http://127.0.0.1:{free_port()}",
+        "MORPHEUS_LOG_FORMAT": "json",
+    }
+
+
+def pod_start(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [REPOSITORY / "pod_start.sh", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def answers(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+def test_a_local_test_boots_links_runs_and_leaves_no_process(environment: dict[str, str], tmp_path: Path) -> None:
+    params = {"image": data_uri(png()), "upscale_model": "2x_tiny.pth"}
+    job = {"id": "up", "input": {"workflow_name": "upscale", "params": params}}
+    done = pod_start(environment, "--test_input", json.dumps(job))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "volume/job_outputs/up/result.json").read_text())
+    assert (result["outputs"][0]["width"], result["outputs"][0]["height"]) == (48, 32)
+    link = Path(environment["MORPHEUS_COMFYUI_DIR"]) / "models/upscale_models/2x_tiny.pth"
+    assert link.readlink() == tmp_path / "volume/morpheus_model_cache/upscale_models/2x_tiny.pth"
+    assert "RealESRGAN_x4plus.pth" in done.stderr, "what the manifest names and nobody has is said"
+    assert not answers(environment["MORPHEUS_COMFYUI_URL"]), "ComfyUI is gone with the worker"
+
+
+def test_a_failed_local_test_says_why_and_exits_1(environment: dict[str, str]) -> None:
+    done = pod_start(environment, "--test_input", json.dumps({"input": {"workflow_name": "smok"}}))
+    assert done.returncode == 1
+    assert "did you mean 'smoke'?" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "code", "said"),
+    [
+        ({}, ["--test_input", "{"], 2, "is not JSON"),
+        ({}, ["--test_input", "[]"], 2, "'input'"),
+        ({"MORPHEUS_CONCURRENCY": "many"}, [], 2, "MORPHEUS_CONCURRENCY"),
+        ({"MORPHEUS_VOLUME_ROOT": "/nowhere", "MORPHEUS_VOLUME_TIMEOUT_S": "0"}, [], 1, "/nowhere"),
+        ({"MORPHEUS_COMFYUI_DIR": "/nowhere"}, [], 1, "There is no ComfyUI at /nowhere"),
+        ({"MORPHEUS_COMFYUI_ARGS": "--fault nonsense=1"}, [], 1, "ended while it started"),
+    ],
+)
+def test_what_keeps_a_worker_from_starting_is_one_sentence(
+    changes: dict[str, str], arguments: list[str], code: int, said: str, environment: dict[str, str]
+) -> None:
+    done = pod_start(environment | changes, *(arguments or ["--test_input", '{"input": {"workflow_name": "smoke"}}']))
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_setting_is_warned_about(environment: dict[str, str]) -> None:
+    done = pod_start(
+        environment | {"MORPHEUS_CONCURENCY": "2"}, "--test_input", '{"input": {"workflow_name": "smoke"}}'
+    )
+    assert done.returncode == 0
+    assert "did you mean 'MORPHEUS_CONCURRENCY'?" in done.stderr
+
+
+@contextlib.contextmanager
+def on_endpoint(environment: dict[str, str], log: Path) -> Iterator[tuple[JobServer, subprocess.Popen[bytes]]]:
+    """A worker as RunPod runs it: the SDK's own loop, against a job server."""
+    with JobServer() as server, log.open("wb") as stream:
+        process = subprocess.Popen(
+            [REPOSITORY / "pod_start.sh"], env=environment | server.environment(), stdout=stream, stderr=stream
+        )
+        try:
+            yield server, process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_the_sdks_own_loop_runs_jobs_reports_progress_and_drains(environment: dict[str, str], tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    environment["MORPHEUS_COMFYUI_ARGS"] = "--fault slow_node=0.5"
+    with on_endpoint(environment, tmp_path / "log") as (server, process):
+        server.submit("good-1", {"workflow_name": "smoke"})
+        server.submit("bad-1", {"workflow_name": "smok"})
+        server.submit("stopped-1", LONG_JOB)
+        done = server.result("good-1")
+        assert done["output"]["outputs"][0]["path"] == str(volume / "job_outputs/good-1/smoke_00001_.png")
+        assert server.result("bad-1")["error"].startswith("The workflow is unknown")
+        assert server.result("bad-1")["output"]["code"] == "unknown_workflow"
+        server.wait_for_progress("stopped-1")
+        server.stop("stopped-1")
+        server.submit("last-1", {"workflow_name": "smoke"})
+        server.wait_for_progress("last-1")
+        process.send_signal(signal.SIGTERM)
+        assert server.result("last-1")["output"]["status"] == "success", "SIGTERM lets the job in flight finish"
+        assert process.wait(timeout=60) == 0
+        assert "stopped-1" not in server.results
+        assert server.progress["good-1"][0]["stage"] == "staging"
+    assert not (volume / "job_outputs/stopped-1").exists()
+    assert not answers(environment["MORPHEUS_COMFYUI_URL"])
+    assert files_below(Path(environment["MORPHEUS_COMFYUI_DIR"]) / "output") == []
+
+
+def test_sigterm_during_the_boot_ends_comfyui_too(environment: dict[str, str], tmp_path: Path) -> None:
+    main = Path(environment["MORPHEUS_COMFYUI_DIR"]) / "main.py"
+    started = tmp_path / "started"
+    main.write_text(
+        f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen([REPOSITORY / "pod_start.sh"], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 30
+        while not started.exists() or not started.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(started.read_text()), 0)
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,417 @@
+"""A job's media: where they may come from, what is refused, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import struct
+import urllib.parse
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from morpheus_worker.comfy.files import LocalFiles
+from morpheus_worker.comfy.launch import ComfyFolders
+from morpheus_worker.errors import Code, MorpheusError
+from morpheus_worker.media import InputKind, Limits, Stage, Wanted, check_picture, staged
+
+LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
+
+
+def picture(kind: str = "png", size: tuple[int, int] = (8, 6)) -> bytes:
+    raw = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 30)).save(raw, kind)
+    return raw.getvalue()
+
+
+PNG = picture()
+
+
+class Desk:
+    """A volume with some media on it, and a ComfyUI's folders."""
+
+    def __init__(self, path: Path) -> None:
+        self.volume, self.comfy = path / "volume", path / "comfy"
+        for name in ComfyFolders.__slots__:
+            (self.comfy / name).mkdir(parents=True)
+        self.input = self.comfy / "input"
+        self.files = LocalFiles(ComfyFolders(**{name: self.comfy / name for name in ComfyFolders.__slots__}))
+        self.put("job_outputs/7/face.png", PNG)
+        self.put("job_outputs/7/clip.mp4", b"a clip")
+        self.put("faces/a.png", PNG)
+        self.put("faces/b.png", PNG)
+        self.outside = path / "secret.png"
+        self.outside.write_bytes(PNG)
+
+    def put(self, name: str, content: bytes) -> Path:
+        path = self.volume / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def stage(self, token: str = "tok", limits: Limits = LIMITS) -> Stage:
+        return Stage(token, self.files, self.volume, limits)
+
+    def bring(self, value: object, kind: InputKind = "image", *, limits: Limits = LIMITS, name: str = "") -> bytes:
+        """What a loader node reads for the value."""
+        with staged(self.stage(limits=limits)) as stage:
+            [placed] = stage.bring([Wanted("params.image", kind, value, name)])
+            return (self.input / placed).read_bytes()
+
+    def refusal(self, value: object, kind: InputKind = "image", *, limits: Limits = LIMITS) -> MorpheusError:
+        with pytest.raises(MorpheusError) as refused:
+            self.bring(value, kind, limits=limits)
+        assert not list(self.input.iterdir())
+        assert [problem.at for problem in refused.value.problems] == ["params.image"]
+        assert len(refused.value.message) < 500
+        return refused.value
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def uri(data: bytes, media_type: str = "image/png") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+# --- from the volume
+
+
+@pytest.mark.parametrize(
+    "view", ["/runpod-volume/", "runpod-volume/", "/workspace/", "workspace/", "", "/", "VOLUME/", " /workspace/"]
+)
+def test_a_path_in_every_form(desk: Desk, view: str) -> None:
+    value = f"{view}job_outputs/7/face.png".replace("VOLUME", str(desk.volume))
+    assert desk.bring(value) == PNG
+
+
+def test_a_file_of_any_kind(desk: Desk) -> None:
+    assert desk.bring("/workspace/job_outputs/7/clip.mp4", "video") == b"a clip"
+    assert desk.bring("/workspace/job_outputs/7/clip.mp4", "file") == b"a clip"
+
+
+def test_a_folder(desk: Desk) -> None:
+    with staged(desk.stage()) as stage:
+        [placed] = stage.bring([Wanted("params.faces", "dir", "/workspace/faces")])
+        assert sorted(os.listdir(desk.input / placed)) == ["a.png", "b.png"]
+    assert not list(desk.input.iterdir())
+    assert sorted(os.listdir(desk.volume / "faces")) == ["a.png", "b.png"]
+
+
+def test_a_link_that_stays_on_the_volume(desk: Desk) -> None:
+    (desk.volume / "latest.png").symlink_to(desk.volume / "faces" / "a.png")
+    (desk.volume / "all").symlink_to("faces")
+    assert desk.bring("latest.png") == PNG
+    assert desk.bring("all/b.png") == PNG
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("/etc/passwd", "outside the volume"),
+        ("../secret.png", "'..'"),
+        ("/runpod-volume/../secret.png", "'..'"),
+        ("~/secret.png", "home folder"),
+        ("link.png", "leads out of the volume"),
+        ("folder/secret.png", "leads out of the volume"),
+        ("circle", "circle"),
+        ("x\x00.png", "control character"),
+        ("x\ud83d.png", "surrogate"),
+        ("x\\y.png", "backslash"),
+        ("x" * 300, "255 bytes"),
+    ],
+)
+def test_a_path_that_leads_elsewhere_is_rejected(desk: Desk, value: str, what: str) -> None:
+    (desk.volume / "link.png").symlink_to(desk.outside)
+    (desk.volume / "folder").symlink_to(desk.outside.parent)
+    (desk.volume / "circle").symlink_to("circle")
+    failure = desk.refusal(value)
+    assert failure.code == Code.INPUT_REJECTED
+    assert what in failure.message
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "what"),
+    [
+        ("gone.png", "image", "no file 'gone.png'"),
+        ("/workspace/gone/x.png", "image", "no file"),
+        ("faces", "image", "no file"),
+        ("faces/a.png/x.png", "image", "no file"),
+        ("faces/a.png", "dir", "no folder"),
+        ("gone", "dir", "no folder"),
+        ("pipe", "file", "no file"),
+        ("dangling", "file", "no file"),
+    ],
+)
+def test_what_is_not_there_is_unreachable(desk: Desk, value: str, kind: InputKind, what: str) -> None:
+    os.mkfifo(desk.volume / "pipe")
+    (desk.volume / "dangling").symlink_to("nowhere")
+    failure = desk.refusal(value, kind)
+    assert failure.code == Code.INPUT_UNREACHABLE
+    assert what in failure.message
+
+
+def test_a_volume_that_is_not_there(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.volume = tmp_path / "unmounted"
+    assert desk.refusal("x.png").code in (Code.INPUT_UNREACHABLE, Code.VOLUME_UNAVAILABLE)
+
+
+# --- inline
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        uri(PNG),
+        uri(PNG, ""),
+        uri(PNG, "image/png;name=x.png"),
+        uri(PNG).replace("data:", "DATA:").replace(";base64", ";BASE64"),
+        uri(PNG).rstrip("="),
+        f"  {uri(PNG)}\n",
+        "data:image/png;base64,\n" + base64.encodebytes(PNG).decode(),
+        "data:image/png;base64," + base64.encodebytes(PNG).decode().replace("\n", "\r\n "),
+        "data:image/png;base64," + urllib.parse.quote(base64.b64encode(PNG).decode(), safe=""),
+        "data:image/png," + urllib.parse.quote_from_bytes(PNG),
+        "data:," + urllib.parse.quote_from_bytes(PNG, safe=""),
+        "data:application/octet-stream;charset=x," + urllib.parse.quote_from_bytes(PNG),
+    ],
+    ids=range(12),
+)
+def test_a_data_uri_in_every_form(desk: Desk, value: str) -> None:
+    assert desk.bring(value) == PNG
+
+
+def test_a_data_uri_of_another_kind(desk: Desk) -> None:
+    assert desk.bring("data:text/plain,caf%C3%A9%20%26%2B+", "file") == "café &++".encode()
+    assert desk.bring("data:,", "file") == b""
+    assert desk.bring(uri(b"a clip", "video/mp4"), "video") == b"a clip"
+
+
+def test_inline_data_gets_a_name_that_says_what_it_is(desk: Desk) -> None:
+    wanted = [
+        Wanted("a", "image", uri(PNG)),
+        Wanted("b", "image", uri(picture("jpeg"), "image/jpeg")),
+        Wanted("c", "video", uri(b"x", "video/mp4")),
+        Wanted("d", "image", uri(PNG), "face.png"),
+    ]
+    with staged(desk.stage()) as stage:
+        suffixes = [Path(value).suffix for value in stage.bring(wanted)]
+    assert suffixes == [".png", ".jpg", ".mp4", ".png"]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("data:image/png;base64,", "not a picture"),
+        ("data:image/png;base64,QUJD!", "not valid base64"),
+        ("data:image/png;base64,Q", "not valid base64"),
+        ("data:image/png;base64,äöü", "not valid base64"),
+        ("data:image/png;base64,\ud83d", "not valid base64"),
+        ("data:image/png;base64,QUJD", "not a picture (it begins with b'ABC')"),
+        ("data:image/png,ABC", "not a picture"),
+        ("data:image/png;base64", "no file"),
+    ],
+)
+def test_inline_data_that_is_broken(desk: Desk, value: str, what: str) -> None:
+    failure = desk.refusal(value)
+    assert failure.code in (Code.INPUT_REJECTED, Code.INPUT_UNREACHABLE)
+    assert what in failure.message
+
+
+def test_a_folder_cannot_come_inline(desk: Desk) -> None:
+    assert "folder on the volume" in desk.refusal(uri(PNG), "dir").message
+
+
+@pytest.mark.parametrize("value", ["https://example.com/x.png", "HTTP://example.com/x.png", "s3://bucket/x.png"])
+def test_a_url_says_what_to_do_instead(desk: Desk, value: str) -> None:
+    failure = desk.refusal(value)
+    assert failure.code == Code.INPUT_REJECTED
+    assert "does not fetch" in failure.message
+    assert failure.problems[0].hint
+
+
+@pytest.mark.parametrize("value", [None, 7, True, ["x.png"], {"path": "x.png"}, "", "   "])
+def test_what_is_no_text_is_rejected(desk: Desk, value: object) -> None:
+    assert desk.refusal(value).code == Code.INPUT_REJECTED
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "tga", "ico"])
+def test_a_picture_of_every_usual_kind(desk: Desk, kind: str) -> None:
+    content = picture(kind)
+    desk.put(f"x.{kind}", content)
+    assert desk.bring(f"x.{kind}") == content
+    assert desk.bring(uri(content)) == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"text",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"%PDF-1.7",
+        PNG[:20],
+        PNG[8:],
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"GIF89a",
+        b"\xff\xd8\xff\xe0",
+        b"RIFF\x00\x00\x00\x00WEBPVP8 ",
+        b"II*\x00\x08\x00\x00\x00\xff\xff",
+        b"BM" + b"\xff" * 60,
+        b"\x00\x00\x01\x00\xff\xff" + bytes(20),
+    ],
+    ids=range(14),
+)
+def test_a_picture_that_is_none_is_rejected(desk: Desk, content: bytes) -> None:
+    desk.put("x.png", content)
+    for value in ("x.png", uri(content)):
+        failure = desk.refusal(value)
+        assert failure.code == Code.INPUT_REJECTED
+        assert "picture" in failure.message
+
+
+def test_a_file_that_is_no_picture_may_be_anything(desk: Desk) -> None:
+    assert desk.bring(uri(b"text"), "file") == b"text"
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 1001), (100_000, 100), (60_000, 60_000)])
+def test_a_picture_of_too_many_pixels_is_rejected_unread(desk: Desk, width: int, height: int) -> None:
+    failure = desk.refusal(uri(png_header(width, height)))
+    assert failure.code == Code.INPUT_REJECTED
+    assert "pixels" in failure.message
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 1000), (10_000, 10_000), (20_000, 20_000)])
+def test_the_limit_of_pixels_is_the_one_that_is_set(width: int, height: int) -> None:
+    check_picture(io.BytesIO(png_header(width, height)), Limits(10**9, width * height))
+
+
+# --- size
+
+
+@pytest.mark.parametrize("kind", ["image", "file"])
+def test_a_file_larger_than_the_limit_is_rejected(desk: Desk, kind: InputKind) -> None:
+    desk.put("x.png", PNG)
+    limits = Limits(len(PNG) - 1, 10**6)
+    for value in ("x.png", uri(PNG), "data:," + urllib.parse.quote_from_bytes(PNG)):
+        failure = desk.refusal(value, kind, limits=limits)
+        assert failure.code == Code.INPUT_REJECTED
+        assert f"more than the {len(PNG) - 1} allowed" in failure.message
+    assert desk.bring("x.png", kind, limits=Limits(len(PNG), 10**6)) == PNG
+    assert desk.bring(uri(PNG), kind, limits=Limits(len(PNG), 10**6)) == PNG
+
+
+def test_a_folder_has_no_size_of_its_own(desk: Desk) -> None:
+    with staged(desk.stage(limits=Limits(10, 10))) as stage:
+        stage.bring([Wanted("params.faces", "dir", "faces")])
+
+
+# --- all at once, and gone afterwards
+
+
+def test_every_problem_is_named_at_once(desk: Desk) -> None:
+    wanted = [
+        Wanted("params.image", "image", "gone.png"),
+        Wanted("params.face", "image", "faces/a.png"),
+        Wanted("params.mask", "image", "data:image/png;base64,!"),
+        Wanted("params.clip", "video", "/etc/passwd"),
+        Wanted("params.pose", "image", None),
+    ]
+    with pytest.raises(MorpheusError) as refused, staged(desk.stage()) as stage:
+        stage.bring(wanted)
+    assert [problem.at for problem in refused.value.problems] == [
+        "params.image",
+        "params.mask",
+        "params.clip",
+        "params.pose",
+    ]
+    assert not list(desk.input.iterdir())
+
+
+def test_nothing_is_left_and_nothing_of_the_volume_is_touched(desk: Desk) -> None:
+    before = {path: path.read_bytes() for path in desk.volume.rglob("*") if path.is_file()}
+    wanted = [Wanted("a", "image", "faces/a.png"), Wanted("b", "image", uri(PNG)), Wanted("c", "dir", "faces")]
+    with staged(desk.stage()) as stage:
+        assert len(stage.bring(wanted)) == len(list(desk.input.iterdir())) == 3
+    assert not list(desk.input.iterdir())
+    assert {path: path.read_bytes() for path in desk.volume.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_gone_already_does_not_hinder(desk: Desk) -> None:
+    with staged(desk.stage()) as stage:
+        for value in stage.bring([Wanted("a", "image", uri(PNG)), Wanted("b", "image", "faces/a.png")]):
+            (desk.input / value).unlink()
+
+
+def test_no_two_media_share_a_name(desk: Desk) -> None:
+    (desk.input / "a.png").write_bytes(b"somebody's")
+    wanted = [Wanted("a", "image", "faces/a.png"), Wanted("b", "image", "faces/a.png"), Wanted("c", "image", uri(PNG))]
+    with staged(desk.stage("one")) as one, staged(desk.stage("other")) as other:
+        names = one.bring(wanted) + other.bring(wanted)
+        assert len(set(names)) == 6
+        assert all(name.startswith(("one-", "other-")) for name in names)
+    assert [path.name for path in desk.input.iterdir()] == ["a.png"]
+
+
+def test_a_node_that_takes_a_path_gets_one(desk: Desk) -> None:
+    with staged(desk.stage()) as stage:
+        [value] = stage.bring([Wanted("a", "dir", "faces", as_path=True)])
+        assert Path(value).is_absolute()
+        assert sorted(os.listdir(value)) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil.png", "/etc/evil.png", ".hidden", "a/b.png", "x\n.png", "ü" * 200, "x [output]"]
+)
+def test_a_name_from_outside_stays_in_the_input_folder(desk: Desk, name: str) -> None:
+    """ComfyUI reads a name that ends in ` [output]`, ` [temp]` or ` [input]` as one in that folder."""
+    with staged(desk.stage()) as stage:
+        [placed] = stage.bring([Wanted("images[0]", "image", uri(PNG), name)])
+        assert (desk.input / placed).parent == desk.input
+        assert not placed.endswith(("[output]", "[temp]", "[input]"))
+        assert (desk.input / placed).read_bytes() == PNG
+    assert not list(desk.input.iterdir())
+
+
+def test_an_input_folder_that_is_full_or_gone_is_said(desk: Desk) -> None:
+    desk.input.rmdir()
+    desk.input.write_bytes(b"in the way")
+    with pytest.raises(MorpheusError) as failed, staged(desk.stage()) as stage:
+        stage.bring([Wanted("a", "image", uri(PNG))])
+    assert failed.value.code == Code.INTERNAL
+    assert failed.value.retryable
+
+
+# --- where a node may write
+
+
+@pytest.mark.parametrize("value", ["/workspace/models/x.pid", "runpod-volume/models/x.pid", "models/x.pid"])
+def test_an_output_path_is_on_the_volume(desk: Desk, value: str) -> None:
+    assert desk.stage().output_path("params.save_pod_path", value) == str(desk.volume / "models" / "x.pid")
+
+
+@pytest.mark.parametrize("value", ["/etc/x", "../x", "", "link/x", "~/x", "x\x00"])
+def test_an_output_path_elsewhere_is_rejected(desk: Desk, value: str) -> None:
+    (desk.volume / "link").symlink_to(desk.outside.parent)
+    with pytest.raises(MorpheusError) as refused:
+        desk.stage().output_path("params.save_pod_path", value)
+    assert refused.value.code == Code.INPUT_REJECTED
+    assert [problem.at for problem in refused.value.problems] == ["params.save_pod_path"]
