@@ -1,0 +1,182 @@
+"""The command line's words: what can be asked, and which module answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from morpheus_worker import __version__, entry
+from morpheus_worker.settings import SettingsError
+
+DESCRIPTION = """\
+Runs ComfyUI workflows as a dependable service: on a RunPod endpoint, or here.
+
+Settings come from the environment; 'morpheus config' lists them.
+"""
+
+EPILOG = """\
+examples:
+  morpheus rehearse --port 8188                       a ComfyUI that needs no GPU and no models
+  MORPHEUS_VOLUME_ROOT=/tmp/volume MORPHEUS_COMFYUI_URL=http://127.0.0.1:8188 \\
+      morpheus run sdxl_txt2img --param prompt="a lighthouse"
+  morpheus workflows show upscale                     what it does, its params and their ranges
+  morpheus gateway --root /workspace --port 8000      serves the outputs to clients
+
+exit codes:
+  0  it was done
+  1  it failed: a job ended with an error, ComfyUI or the volume is not there
+  2  it was asked in a way that cannot be done: wrong arguments, settings or params
+  130  interrupted from the keyboard
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return int(asked.command(asked))
+    except SettingsError as failure:
+        for problem in failure.problems:
+            print(f"morpheus: {problem}", file=sys.stderr)
+        return entry.EXIT_USAGE
+    except KeyboardInterrupt:
+        return entry.EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return entry.EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "morpheus",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_rehearse(commands)
+    _add_gateway(commands)
+    _add_workflows(commands)
+    _command(commands, "schema", "print the JSON Schema of jobs, results, failures and progress", _schema)
+    _command(commands, "config", "print every setting, its value in force and what it means", _config)
+    _command(commands, "link", "link the volume's models and node packs into ComfyUI", _link)
+    _command(commands, "version", "print the version", _version)
+    return parser
+
+
+Commands = argparse._SubParsersAction
+
+
+def _command(
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary[:1].upper() + summary[1:] + ".")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "run", "run one job and print its result as JSON", _run)
+    parser.add_argument("workflow", help="name of a workflow template, or a file with a graph in API format")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="a param; lists and objects as JSON"
+    )
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="KEY=FILE", help="a picture for a param, from a file here"
+    )
+    parser.add_argument("--id", default=None, help="the job's id, and its folder's name (default: a new one)")
+    parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="the job's deadline")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_rehearse(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "rehearse", "serve a ComfyUI that needs no GPU and no models", _rehearse)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8188, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--base-directory", type=Path, default=None, help="folder of input/, output/ and models/ (default: a new one)"
+    )
+    parser.add_argument("--step-s", type=float, default=0.005, help="seconds a sampler's step takes (%(default)s)")
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="NAME=VALUE", help="a fault to rehearse, see docs/rehearsal.md"
+    )
+
+
+def _add_gateway(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "gateway", "serve the volume's outputs over HTTP", _gateway)
+    parser.add_argument("--root", type=Path, default=Path("/workspace"), help="the volume (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allow-public", action="store_true", help="listen where others reach it, though it asks nobody who they are"
+    )
+
+
+def _add_workflows(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("workflows", help="list or show the workflow templates")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _command(verbs, "list", "list the workflow templates", _workflows_list)
+    show = _command(verbs, "show", "show what a workflow does, its params and their ranges", _workflows_show)
+    show.add_argument("workflow", help="name or alias")
+
+
+def _run(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.run import run
+
+    return run(asked, entry.configured())
+
+
+def _rehearse(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.servers import rehearse
+
+    return rehearse(asked, entry.configured())
+
+
+def _gateway(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.servers import gateway
+
+    return gateway(asked, entry.configured())
+
+
+def _workflows_list(_asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.show import workflows_list
+
+    return workflows_list(entry.configured())
+
+
+def _workflows_show(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.show import workflows_show
+
+    return workflows_show(asked.workflow, entry.configured())
+
+
+def _schema(_asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.show import schema
+
+    return schema()
+
+
+def _config(_asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.show import config
+
+    return config(entry.configured())
+
+
+def _link(_asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.show import link
+
+    return link(entry.configured())
+
+
+def _version(_asked: argparse.Namespace) -> int:
+    print(__version__)
+    return entry.EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""`morpheus rehearse` and `morpheus gateway`: the servers that run beside a worker."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from morpheus_worker.errors import MorpheusError
+from morpheus_worker.manifest import ManifestError, parse_manifest
+from morpheus_worker.settings import Settings
+
+
+def rehearse(asked: argparse.Namespace, settings: Settings) -> int:
+    """Serves the rehearsal engine until SIGTERM or SIGINT. The manifest's models count as present."""
+    from morpheus_worker.rehearsal import FaultError, Faults, serve
+
+    try:
+        faults = Faults.parse(asked.fault)
+        names = _manifest_names(settings)
+        serve(asked.host, asked.port, asked.base_directory, faults=faults, step_s=asked.step_s, model_names=names)
+    except FaultError as failure:
+        return _refused(str(failure), 2)
+    except ManifestError as failure:
+        return _refused(str(failure), 2)
+    except OSError as failure:
+        return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", 1)
+    return 0
+
+
+def gateway(asked: argparse.Namespace, _settings: Settings) -> int:
+    """Serves the outputs of a volume until SIGTERM or SIGINT."""
+    from morpheus_worker.gateway import NotLoopbackError, serve
+
+    try:
+        serve(asked.root, asked.host, asked.port, allow_public=asked.allow_public)
+    except NotLoopbackError as failure:
+        return _refused(f"{failure} (--allow-public)", 2)
+    except MorpheusError as failure:
+        return _refused(failure.message, 1)
+    except OSError as failure:
+        return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", 1)
+    return 0
+
+
+def _manifest_names(settings: Settings) -> dict[str, list[str]]:
+    """Model folder → the files that the manifest has in it."""
+    manifest = parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
+    names: dict[str, list[str]] = {}
+    for model in manifest.models:
+        folder, _, name = str(model.path).partition("/")
+        names.setdefault(folder, []).append(name)
+    return names
+
+
+def _refused(sentence: str, exit_code: int) -> int:
+    print(f"morpheus: {sentence}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,101 @@
+"""What the command line prints about the worker itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from morpheus_worker import boot
+from morpheus_worker.comfy.recorded import load_recorded
+from morpheus_worker.errors import MorpheusError
+from morpheus_worker.jobs import WIRE_MODELS
+from morpheus_worker.library import Library
+from morpheus_worker.manifest import ManifestError
+from morpheus_worker.settings import Settings
+from morpheus_worker.templates.describe import describe
+
+
+def schema() -> int:
+    """The JSON Schema of everything that crosses the wire, one key a model."""
+    print(json.dumps({model.__name__: model.model_json_schema() for model in WIRE_MODELS}, indent=2))
+    return 0
+
+
+def config(settings: Settings) -> int:
+    print_table("", ("setting", "value", "meaning"), settings.table())
+    return 0
+
+
+def workflows_list(settings: Settings) -> int:
+    library = _library(settings)
+    rows = [(t.name, ", ".join(t.about.aliases), t.about.title or t.about.description) for t in library]
+    print_table("", ("workflow", "aliases", "what it does"), rows)
+    return _warned(library)
+
+
+def workflows_show(name: str, settings: Settings) -> int:
+    """What a workflow does, and its params with types, ranges and defaults."""
+    library = _library(settings)
+    try:
+        template = library.get(name)
+    except MorpheusError as failure:
+        print(f"morpheus: {failure.message}", file=sys.stderr)
+        return 2
+    about = template.about
+    print(f"{template.name}: {about.title}\n{about.description}\n")
+    rows = [
+        (row.key, row.type, row.default, row.allowed, row.media, row.description)
+        for row in describe(template, load_recorded())
+    ]
+    print_table("", ("param", "type", "default", "allowed", "media", "meaning"), rows)
+    return _warned(library)
+
+
+def _library(settings: Settings) -> Library:
+    """The templates as a worker would load them, completed by the recorded object info."""
+    overrides = settings.volume_root / boot.OVERRIDES_FOLDER
+    return Library.load(settings.workflows_dir, overrides, object_info=load_recorded())
+
+
+def _warned(library: Library) -> int:
+    for sentence in library.warnings:
+        print(f"morpheus: {sentence}", file=sys.stderr)
+    return 1 if library.problems else 0
+
+
+def link(settings: Settings) -> int:
+    """Links the volume into ComfyUI as the boot does, and says what was found."""
+    if settings.child_dir is None:
+        print("morpheus: set MORPHEUS_COMFYUI_DIR to the ComfyUI to link into", file=sys.stderr)
+        return 2
+    try:
+        folders = boot.comfyui_folders(settings.child_dir, settings)
+        print(boot.link_volume(settings, folders).summary())
+        for entry in boot.missing_entries(settings, folders):
+            print(f"not on the volume: {entry}")
+    except (MorpheusError, ManifestError, OSError) as failure:
+        print(f"morpheus: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on a terminal, tab-separated lines elsewhere."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(*columns, title=title or None, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    Console().print(table)
+
+
+def _plain(cell: Any) -> str:
+    """Rich reads [square brackets] as markup; a value's own are text."""
+    return str(cell).replace("[", "\\[")
