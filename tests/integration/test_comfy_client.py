@@ -23,6 +23,7 @@ from morpheus_worker.jobs import Progress
 from tests.integration.peer import INFO, WAIT_S, Fault, Peer, answer, cut, cut_after, graph, half
 
 LONG_S = 60.0
+SELDOM_S = 3 * WAIT_S
 
 
 @pytest.fixture(autouse=True)
@@ -335,7 +336,7 @@ def test_a_job_does_without_a_socket_that_never_comes(desk: Desk, monkeypatch: p
 
 def test_a_new_connection_is_reason_to_ask_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was said in between is gone."""
-    monkeypatch.setattr(module, "RECONCILE_S", LONG_S)
+    monkeypatch.setattr(module, "RECONCILE_S", SELDOM_S)
     running = desk.holding()
     desk.peer.wait_for(lambda: desk.peer.routes(only="GET /queue"))
     desk.peer.refuses_sockets = True
@@ -348,7 +349,7 @@ def test_a_new_connection_is_reason_to_ask_at_once(desk: Desk, monkeypatch: pyte
 
 
 def test_without_a_connection_it_asks_more_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RECONCILE_S", LONG_S)
+    monkeypatch.setattr(module, "RECONCILE_S", SELDOM_S)
     monkeypatch.setattr(module, "CONNECT_WAIT_S", 0.1)
     desk.peer.refuses_sockets = True
     desk.peer.cut_sockets()
