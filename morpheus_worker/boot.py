@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
+from urllib.parse import urlsplit
 
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
@@ -31,7 +33,7 @@ from morpheus_worker.entry import EXIT_TERMINATED
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
 from morpheus_worker.library import Library
 from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
-from morpheus_worker.manifest import ManifestError, parse_manifest
+from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
 from morpheus_worker.pipeline import Worker
 from morpheus_worker.settings import Settings
 from morpheus_worker.volume import wait_for_volume
@@ -83,10 +85,10 @@ def check_test_input(arguments: Sequence[str]) -> None:
         MorpheusError: `invalid_input`.
     """
     at, given = "--test_input", _argument(arguments, "--test_input")
-    if given is None and not has_job_server() and "--rp_serve_api" not in arguments and TEST_INPUT_FILE.exists():
-        at, given = str(TEST_INPUT_FILE), TEST_INPUT_FILE.read_text(encoding="utf-8")
     if given is None:
-        return
+        if has_job_server() or "--rp_serve_api" in arguments or os.environ.get("RUNPOD_REALTIME_PORT"):
+            return
+        at, given = str(TEST_INPUT_FILE), _test_input_file()
     try:
         job = json.loads(given)
     except ValueError as failure:
@@ -96,6 +98,15 @@ def check_test_input(arguments: Sequence[str]) -> None:
             return
         problem = Problem(at, "must be a JSON object with an 'input'")
     raise from_problems(Code.INVALID_INPUT, "The test job is refused", [problem])
+
+
+def _test_input_file() -> str:
+    try:
+        return TEST_INPUT_FILE.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        problem = Problem(str(TEST_INPUT_FILE), f"cannot be read: {failure}", "or give --test_input a job as JSON")
+        opening = "There is no job server in this environment, and no job to test"
+        raise from_problems(Code.INVALID_INPUT, opening, [problem]) from None
 
 
 def _argument(arguments: Sequence[str], name: str) -> str | None:
@@ -138,8 +149,17 @@ def missing_entries(settings: Settings, folders: ComfyFolders) -> list[Missing]:
         ManifestError: when the manifest cannot be used.
         OSError: when it cannot be read.
     """
-    manifest = parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
-    return missing(manifest, _sources(settings), folders)
+    return missing(read_manifest(settings), _sources(settings), folders)
+
+
+def read_manifest(settings: Settings) -> Manifest:
+    """The manifest that the settings name.
+
+    Raises:
+        ManifestError: when it cannot be used.
+        OSError: when it cannot be read.
+    """
+    return parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
 
 
 def _sources(settings: Settings) -> list[Path]:
@@ -170,7 +190,19 @@ def comfyui_folders(comfyui_dir: Path, settings: Settings) -> ComfyFolders:
     return folders_of(comfyui_dir, settings.comfyui_args)
 
 
+def _refuse_stranger(url: str) -> None:
+    """What already listens where the child shall would be taken for the child, which then cannot listen and dies."""
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError), socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1.0):
+        said = (
+            f"Something already listens at {url}: free the port, or set MORPHEUS_COMFYUI_URL alone, without "
+            "MORPHEUS_COMFYUI_DIR, to use the ComfyUI that is there"
+        )
+        raise MorpheusError(Code.CONNECTION, said)
+
+
 def _spawned(settings: Settings, comfyui_dir: Path) -> ComfyProcess:
+    _refuse_stranger(settings.comfyui_url)
     python = python_of(comfyui_dir, settings.comfyui_python, Path(sys.executable))
     command = command_of(python, comfyui_dir, settings.comfyui_url, settings.comfyui_args)
     log.info("starting ComfyUI: %s", " ".join(command))

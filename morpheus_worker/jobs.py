@@ -69,7 +69,6 @@ class OutputFile(BaseModel):
     volume_path: str | None = Field(None, description="the same, relative to the volume")
     width: int | None = Field(None, description="in pixels")
     height: int | None = Field(None, description="in pixels")
-    duration_s: float | None = None
     text: str | None = None
 
 
@@ -149,7 +148,7 @@ class JobRequest:
 
     Exactly one of `workflow_name` and `graph` is set. `strict_keys` are those of `params` that the caller placed there
     on purpose: an unknown one is an error. Flat keys may belong to the caller's own bookkeeping, so an unknown one of
-    those only warns.
+    those only warns. `ignored_keys` are flat keys beside a graph, which has no params.
     """
 
     job_id: str
@@ -158,8 +157,8 @@ class JobRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
     strict_keys: frozenset[str] = frozenset()
     images: tuple[InputImage, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
     timeout_s: float | None = None
-    idempotency_key: str | None = None
     comfy_org_api_key: SecretStr | None = None
 
 
@@ -214,6 +213,8 @@ def _shape_problems(parsed: JobInput) -> list[Problem]:
     if isinstance(parsed.workflow, dict) and (parsed.params or parsed.config_payload):
         hint = "a graph carries its own values; params belong to a template named by 'workflow_name'"
         problems.append(Problem("input.params", "comes with a graph", hint))
+    if isinstance(parsed.workflow, str) and parsed.workflow.lstrip().startswith("{"):
+        problems.append(Problem("input.workflow", "is a graph as text", "send it as a JSON object"))
     names = [image.name for image in parsed.images or []]
     problems += [Problem("input.images", f"names '{name}' twice") for name in sorted(_repeated(names))]
     return problems
@@ -223,16 +224,16 @@ def _as_request(job_id: str, parsed: JobInput) -> JobRequest:
     graph = parsed.workflow if isinstance(parsed.workflow, dict) else None
     name = parsed.workflow if isinstance(parsed.workflow, str) else parsed.workflow_name
     placed = {**(parsed.config_payload or {}), **(parsed.params or {})}
-    flat = dict(parsed.model_extra or {}) if graph is None else {}
+    flat = dict(parsed.model_extra or {})
     return JobRequest(
         job_id=job_id,
         workflow_name=name,
         graph=graph,
-        params={**flat, **placed},
+        params={**flat, **placed} if graph is None else {},
         strict_keys=frozenset(placed),
         images=tuple(parsed.images or ()),
+        ignored_keys=() if graph is None else tuple(flat),
         timeout_s=parsed.timeout_s,
-        idempotency_key=parsed.idempotency_key,
         comfy_org_api_key=parsed.comfy_org_api_key,
     )
 

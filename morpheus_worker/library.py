@@ -100,6 +100,8 @@ class _Loading:
         self._overridden: set[str] = set()
 
     def take_shipped(self, folder: Path) -> None:
+        if not folder.exists():
+            self.problems.append(Problem("MORPHEUS_WORKFLOWS_DIR", f"there is no folder {folder}"))
         for path in self._files(folder):
             try:
                 template = self._read(path)

@@ -70,7 +70,7 @@ class Stage:
         for number, item in enumerate(wanted):
             try:
                 values.append(self._bring_one(number, item))
-            except _RefusedError as failure:
+            except MediaRefusedError as failure:
                 refused.append((failure.code, Problem(item.at, failure.what, failure.hint)))
         if refused:
             raise from_problems(refused[0][0], "An input cannot be used", [problem for _, problem in refused])
@@ -95,7 +95,7 @@ class Stage:
 
     def _bring_one(self, number: int, item: Wanted) -> str:
         if not isinstance(item.value, str) or not item.value.strip():
-            raise _RefusedError(Code.INPUT_REJECTED, "must be a volume path or a data URI, as text")
+            raise MediaRefusedError(Code.INPUT_REJECTED, "must be a volume path or a data URI, as text")
         content, name = self._content(item, item.value.strip())
         # ComfyUI reads a name that ends in "[output]" as one in its output folder.
         plain = safe_filename(name).replace("[", "(").replace("]", ")")
@@ -108,7 +108,7 @@ class Stage:
             data = _decoded(value, match, self.limits.max_bytes)
             return self._inline(item, data, match["type"])
         if _URL.match(value):
-            raise _RefusedError(
+            raise MediaRefusedError(
                 Code.INPUT_REJECTED,
                 "is a URL, which this version does not fetch",
                 "upload the file through the gateway and send its path, or send a data URI",
@@ -118,7 +118,7 @@ class Stage:
 
     def _inline(self, item: Wanted, data: bytes, media_type: str) -> tuple[bytes, str]:
         if item.kind == "dir":
-            raise _RefusedError(Code.INPUT_REJECTED, "must be a folder on the volume, not inline data")
+            raise MediaRefusedError(Code.INPUT_REJECTED, "must be a folder on the volume, not inline data")
         if item.kind == "image":
             check_picture(io.BytesIO(data), self.limits)
         suffix = mimetypes.guess_extension(media_type.strip().lower()) or ""
@@ -130,12 +130,12 @@ class Stage:
             is_right = path.is_dir() if item.kind == "dir" else path.is_file()
             size = path.stat().st_size if is_right else 0
         except UnsafePathError as failure:
-            raise _RefusedError(Code.INPUT_REJECTED, str(failure), "name a file on the volume") from None
+            raise MediaRefusedError(Code.INPUT_REJECTED, str(failure), "name a file on the volume") from None
         except OSError as failure:
-            raise _RefusedError(Code.INPUT_UNREACHABLE, f"cannot be read: {failure.strerror}") from None
+            raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"cannot be read: {failure.strerror}") from None
         if not is_right:
             what = "folder" if item.kind == "dir" else "file"
-            raise _RefusedError(Code.INPUT_UNREACHABLE, f"there is no {what} '{_shortened(value)}' on the volume")
+            raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"there is no {what} '{_shortened(value)}' on the volume")
         if item.kind != "dir":
             _check_size(size, self.limits.max_bytes)
         if item.kind == "image":
@@ -143,7 +143,9 @@ class Stage:
         return path
 
 
-class _RefusedError(Exception):
+class MediaRefusedError(Exception):
+    """One medium that cannot be had, before it is told together with the others."""
+
     def __init__(self, code: Code, what: str, hint: str | None = None) -> None:
         super().__init__(what)
         self.code, self.what, self.hint = code, what, hint
@@ -162,14 +164,14 @@ def decoded_base64(text: str, max_bytes: int) -> bytes:
     """The bytes of base64 text, line breaks and missing padding forgiven.
 
     Raises:
-        _RefusedError: when it is not base64, or larger than `max_bytes`.
+        MediaRefusedError: when it is not base64, or larger than `max_bytes`.
     """
     compact = "".join(text.split()).rstrip("=")
     _check_size(len(compact) * 3 // 4, max_bytes)
     try:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise _RefusedError(Code.INPUT_REJECTED, "is not valid base64") from None
+        raise MediaRefusedError(Code.INPUT_REJECTED, "is not valid base64") from None
 
 
 def check_picture(source: Path | io.BytesIO, limits: Limits) -> None:
@@ -181,10 +183,10 @@ def check_picture(source: Path | io.BytesIO, limits: Limits) -> None:
         width, height = size_of(source)
     except NotAPictureError:
         said = f"is not a picture (it begins with {_first_bytes(source)!r})"
-        raise _RefusedError(Code.INPUT_REJECTED, said) from None
+        raise MediaRefusedError(Code.INPUT_REJECTED, said) from None
     if width * height > limits.max_pixels:
         said = f"has {width}×{height} pixels, more than the {limits.max_pixels} allowed"
-        raise _RefusedError(Code.INPUT_REJECTED, said)
+        raise MediaRefusedError(Code.INPUT_REJECTED, said)
 
 
 def _decoded(value: str, match: re.Match[str], max_bytes: int) -> bytes:
@@ -198,7 +200,7 @@ def _decoded(value: str, match: re.Match[str], max_bytes: int) -> bytes:
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise _RefusedError(Code.INPUT_REJECTED, f"has {size} bytes, more than the {max_bytes} allowed")
+        raise MediaRefusedError(Code.INPUT_REJECTED, f"has {size} bytes, more than the {max_bytes} allowed")
 
 
 def _first_bytes(source: Path | io.BytesIO) -> bytes:

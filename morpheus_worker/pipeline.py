@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from morpheus_worker.comfy.client import Finished, Order
-from morpheus_worker.comfy.history import Reported, reported
+from morpheus_worker.comfy.history import FileRef, Reported, reported
 from morpheus_worker.comfy.isolation import isolate
 from morpheus_worker.deadlines import Deadline
 from morpheus_worker.errors import Code, MorpheusError
@@ -27,7 +29,7 @@ from morpheus_worker.jobs import (
 from morpheus_worker.logs import job_context
 from morpheus_worker.media import Limits, Stage, staged
 from morpheus_worker.preparing import Prepared, Worker, prepare
-from morpheus_worker.publishing import JobFolder, as_output, job_folder
+from morpheus_worker.publishing import JobFolder, job_folder
 
 log = logging.getLogger(__name__)
 
@@ -51,95 +53,111 @@ def run_job(
         job_id = checked_job_id(job.get("id"))
         with job_context(job_id, trace_id):
             request = parse_request(job_id, job.get("input"))
-            return _run(request, trace_id, worker, cancelled or threading.Event(), on_progress)
+            return _run(_Job(request, trace_id, worker, cancelled or threading.Event(), on_progress))
     except MorpheusError as failure:
         with job_context(job_id or "?", trace_id):
             log.warning("failed: %s", failure.message, extra={"code": failure.code})
         return JobFailure.of(failure, job_id=job_id, trace_id=trace_id).wire()
     except Exception:
+        # The last line of defence: one job's surprise must not reach the next.
         with job_context(job_id or "?", trace_id):
             log.exception("failed in a way nobody foresaw")
         surprise = MorpheusError(Code.INTERNAL, f"The worker failed; its log has the reason under trace id {trace_id}")
         return JobFailure.of(surprise, job_id=job_id, trace_id=trace_id).wire()
 
 
-def _run(
-    request: JobRequest,
-    trace_id: str,
-    worker: Worker,
-    cancelled: threading.Event,
-    on_progress: Callable[[Progress], None],
-) -> dict[str, Any]:
-    watch = _StopWatch()
-    token = f"morpheus-{trace_id[:12]}"
-    settings = worker.settings
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One job under way. `token` begins the name of everything that it places at ComfyUI."""
+
+    request: JobRequest
+    trace_id: str
+    worker: Worker
+    cancelled: threading.Event
+    on_progress: Callable[[Progress], None]
+    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def token(self) -> str:
+        return f"morpheus-{self.trace_id[:12]}"
+
+    def deadline(self, prepared: Prepared) -> Deadline:
+        """From the job's receipt, by its own wish, else the workflow's, else the worker's."""
+        asked_s = self.request.timeout_s or prepared.timeout_s or self.worker.settings.job_timeout_s
+        return Deadline(self.began_s + asked_s)
+
+
+def _run(job: _Job) -> dict[str, Any]:
+    settings = job.worker.settings
     limits = Limits(settings.max_input_bytes, settings.max_image_pixels)
     with (
-        job_folder(settings.volume_root, request.job_id) as folder,
-        staged(Stage(token, worker.files, settings.volume_root, limits)) as stage,
+        job_folder(settings.volume_root, job.request.job_id) as folder,
+        staged(Stage(job.token, job.worker.files, settings.volume_root, limits)) as stage,
     ):
-        on_progress(Progress(stage="staging"))
-        prepared = prepare(request, worker, stage)
-        deadline = Deadline.after(request.timeout_s or prepared.timeout_s or settings.job_timeout_s)
-        staging_s = watch.lap_s()
-        try:
-            finished = _execute(prepared, token, request, worker, deadline, cancelled, on_progress)
-            watch.lap_s()
-            on_progress(Progress(stage="publishing", percent=100.0))
-            outputs, warnings = _publish(finished, request, worker, folder)
-            _check_cancelled(cancelled)
-        finally:
-            worker.files.discard(token)
+        job.on_progress(Progress(stage="staging"))
+        prepared = prepare(job.request, job.worker, stage)
+        staged_at_s = time.monotonic()
+        with _discarded(job) as leftovers:
+            finished = _execute(job, prepared, leftovers)
+            executed_at_s = time.monotonic()
+            made = reported(finished.entry.outputs)
+            leftovers.extend((*made.files, *made.unused))
+            outputs = _publish(job, made, folder)
+        published_at_s = time.monotonic()
         timings = Timings(
-            staging_s=round(staging_s, 4),
+            staging_s=round(staged_at_s - job.began_s, 4),
             queued_s=round(finished.queued_s, 4),
             executing_s=round(finished.executing_s, 4),
-            publishing_s=round(watch.lap_s(), 4),
-            total_s=round(watch.total_s(), 4),
+            publishing_s=round(published_at_s - executed_at_s, 4),
+            total_s=round(published_at_s - job.began_s, 4),
         )
-        result = _result(request, trace_id, prepared, outputs, timings, [*finished.warnings, *warnings])
+        result = _result(job, prepared, outputs, timings, [*finished.warnings, *_notes(made)])
         folder.complete(result)
     log.info("done: %d outputs in %.2f s", len(outputs), timings.total_s, extra={"timings": timings.model_dump()})
     return result
 
 
-def _execute(
-    prepared: Prepared,
-    token: str,
-    request: JobRequest,
-    worker: Worker,
-    deadline: Deadline,
-    cancelled: threading.Event,
-    on_progress: Callable[[Progress], None],
-) -> Finished:
-    key = request.comfy_org_api_key
-    return worker.comfy.run(
+@contextlib.contextmanager
+def _discarded(job: _Job) -> Iterator[list[FileRef]]:
+    """However the block ends, nothing that the prompt made stays at ComfyUI: its folder, and the files listed."""
+    leftovers: list[FileRef] = []
+    try:
+        yield leftovers
+    finally:
+        job.worker.files.discard(job.token, leftovers)
+
+
+def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef]) -> Finished:
+    """Runs the prompt. What its nodes report is added to `leftovers` at once: a prompt that fails has no other list."""
+    comfy, key = job.worker.comfy, job.request.comfy_org_api_key
+
+    def note(node_id: str, output: Mapping[str, Any]) -> None:
+        made = reported({node_id: output})
+        leftovers.extend((*made.files, *made.unused))
+
+    return comfy.run(
         Order(
-            graph=isolate(prepared.graph, token, worker.comfy.object_info),
-            deadline=deadline,
-            cancelled=cancelled,
+            graph=isolate(prepared.graph, job.token, comfy.object_info),
+            deadline=job.deadline(prepared),
+            cancelled=job.cancelled,
             where=prepared.where,
-            on_progress=on_progress,
+            on_progress=job.on_progress,
+            on_output=note,
             extra_data={"api_key_comfy_org": key.get_secret_value()} if key else {},
         )
     )
 
 
-def _check_cancelled(cancelled: threading.Event) -> None:
-    """The last moment at which a cancelled job leaves nothing: with its record, it is complete."""
-    if cancelled.is_set():
-        raise MorpheusError(Code.CANCELLED, "The job was cancelled")
-
-
-def _publish(
-    finished: Finished, request: JobRequest, worker: Worker, folder: JobFolder
-) -> tuple[list[OutputFile], list[str]]:
-    made = reported(finished.entry.outputs)
-    if not made and request.graph is None:
-        said = f"The workflow '{request.workflow_name}' ran, but none of its nodes produced an output"
+def _publish(job: _Job, made: Reported, folder: JobFolder) -> list[OutputFile]:
+    """Publishes what was made. After this a cancellation comes too late: with its record, the job is complete."""
+    if not made and job.request.graph is None:
+        said = f"The workflow '{job.request.workflow_name}' ran, but none of its nodes produced an output"
         raise MorpheusError(Code.NO_OUTPUT, said)
-    outputs = folder.publish(made.files, worker.files) + [as_output(text) for text in made.texts]
-    return outputs, _notes(made)
+    job.on_progress(Progress(stage="publishing", percent=100.0))
+    outputs = folder.publish(made.files, job.worker.files) + [folder.publish_text(text) for text in made.texts]
+    if job.cancelled.is_set():
+        raise MorpheusError(Code.CANCELLED, "The job was cancelled")
+    return outputs
 
 
 def _notes(made: Reported) -> list[str]:
@@ -149,17 +167,12 @@ def _notes(made: Reported) -> list[str]:
 
 
 def _result(
-    request: JobRequest,
-    trace_id: str,
-    prepared: Prepared,
-    outputs: list[OutputFile],
-    timings: Timings,
-    warnings: list[str],
+    job: _Job, prepared: Prepared, outputs: list[OutputFile], timings: Timings, warnings: list[str]
 ) -> dict[str, Any]:
     return JobResult(
         status="success" if outputs else "success_no_images",
-        job_id=request.job_id,
-        trace_id=trace_id,
+        job_id=job.request.job_id,
+        trace_id=job.trace_id,
         workflow_name=prepared.workflow_name,
         outputs=outputs,
         params=dict(prepared.params),
@@ -172,16 +185,3 @@ def _result(
 
 def _first_path(outputs: list[OutputFile], kind: str) -> str | None:
     return next((output.path for output in outputs if output.kind == kind and output.path), None)
-
-
-class _StopWatch:
-    def __init__(self) -> None:
-        self._begun_s = self._lap_began_s = time.monotonic()
-
-    def lap_s(self) -> float:
-        now_s = time.monotonic()
-        lap_s, self._lap_began_s = now_s - self._lap_began_s, now_s
-        return lap_s
-
-    def total_s(self) -> float:
-        return time.monotonic() - self._begun_s

@@ -18,7 +18,7 @@ from morpheus_worker.media import InputKind, Stage, Wanted
 from morpheus_worker.settings import Settings
 from morpheus_worker.templates.bind import fill, resolve
 
-_VOLUME_PREFIXES: Final = ("/runpod-volume/", "/workspace/", "job_outputs/", "data:")
+_ON_VOLUME: Final = ("/", "runpod-volume/", "workspace/", "job_outputs/", "data:")
 """How a caller's graph may name a file on the volume, or bring one inline, where a loader node wants a file name."""
 
 
@@ -54,7 +54,7 @@ def prepare(request: JobRequest, worker: Worker, stage: Stage) -> Prepared:
         MorpheusError: `unknown_workflow`, `invalid_params`, `invalid_workflow`, `input_unreachable`, `input_rejected`.
     """
     if request.graph is not None:
-        prepared = _prepare_graph(request.graph, request.images, worker.comfy.object_info, stage)
+        prepared = _prepare_graph(request, request.graph, worker.comfy.object_info, stage)
     else:
         prepared = _prepare_template(request, worker, stage)
     _refuse_dangling(prepared.graph, worker.comfy.object_info)
@@ -92,26 +92,26 @@ def _prepare_template(request: JobRequest, worker: Worker, stage: Stage) -> Prep
         params=bound.params,
         workflow_name=template.name,
         timeout_s=template.about.timeout_s,
-        warnings=bound.warnings,
+        warnings=(*bound.warnings, *(["'images' come with a graph, and were ignored"] if request.images else [])),
         where=template.where,
     )
 
 
-def _prepare_graph(
-    graph: Mapping[str, Any], images: tuple[InputImage, ...], object_info: ObjectInfo, stage: Stage
-) -> Prepared:
+def _prepare_graph(request: JobRequest, graph: Mapping[str, Any], object_info: ObjectInfo, stage: Stage) -> Prepared:
     problems = check_graph_shape(graph)
     if problems:
         raise from_problems(Code.INVALID_WORKFLOW, "The workflow is no graph in ComfyUI's API format", problems)
-    uses = list(_media_uses(graph, images, object_info))
+    uses = list(_media_uses(graph, request.images, object_info))
     sent = {use.item: use for use in uses}
     placed = dict(zip(sent, stage.bring(use.wanted for use in sent.values()), strict=True))
     rewritten = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
     for use in uses:
         rewritten[use.node_id]["inputs"][use.input_name] = placed[use.item]
     named = {use.item for use in uses}
-    unused = tuple(f"no node names the input '{image.name}'" for image in images if image.name not in named)
-    return Prepared(graph=rewritten, warnings=unused)
+    unused = [f"no node names the input '{image.name}'" for image in request.images if image.name not in named]
+    if request.ignored_keys:
+        unused.append(f"a graph takes no params, so these keys were ignored: {', '.join(request.ignored_keys)}")
+    return Prepared(graph=rewritten, warnings=tuple(unused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,16 @@ def _media_uses(graph: Mapping[str, Any], images: tuple[InputImage, ...], object
             if name in by_name and (known is None or known.choices is not None):
                 inline = _as_data_uri(by_name[name].image)
                 yield _Use(node_id, input_name, name, Wanted(f"input.images '{name}'", kind, inline, name))
-            elif loads and name.startswith(_VOLUME_PREFIXES):
+            elif loads and _is_brought(name):
                 yield _Use(node_id, input_name, name, Wanted(at, kind, name))
 
 
+def _is_brought(name: str) -> bool:
+    """Anything but a plain name in ComfyUI's input folder. An absolute path, or one that climbs, would have ComfyUI
+    read whatever file of the machine it names; the stage lets none through that leads off the volume."""
+    return name.startswith(_ON_VOLUME) or ".." in name.split("/")
+
+
 def _as_data_uri(text: str) -> str:
-    """Clients of the official worker send a data URI or bare base64."""
-    return text if text.startswith("data:") else f"data:;base64,{text}"
+    """Clients of the official worker send a data URI or bare base64. Anything with a scheme stays what it is."""
+    return text if text.startswith("data:") or "://" in text[:16] else f"data:;base64,{text}"

@@ -21,13 +21,18 @@ from typing import Any, Final
 
 from morpheus_worker.comfy.files import ComfyFiles
 from morpheus_worker.comfy.history import FileRef, TextRef
+from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
-from morpheus_worker.paths import JOB_OUTPUTS, safe_filename
+from morpheus_worker.paths import JOB_OUTPUTS, UnsafePathError, safe_filename
 from morpheus_worker.pictures import NotAPictureError, size_of
-from morpheus_worker.volume import ensure_writable, translated
+from morpheus_worker.volume import confined, ensure_writable, translated
 
 RECORD: Final = "result.json"
 _RECORD_NAME: Final = re.compile(r"result(-\d+)?\.json", re.IGNORECASE)
+INLINE_TEXT_BYTES: Final = 256 * 1024
+"""RunPod takes answers of 10 MB (20 MB for /runsync), and a larger one is lost: the SDK logs the refusal, and the job
+never ends."""
+
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 """MooseFS stores 64 MiB chunks and pays per request, so writes are large; memory stays flat whatever the file."""
 
@@ -48,6 +53,7 @@ class JobFolder:
     """`<volume>/job_outputs/<job id>`, which may already hold uploads or an earlier run's outputs."""
 
     def __init__(self, volume_root: Path, job_id: str) -> None:
+        self._volume_root = volume_root
         self.relative = PurePosixPath(JOB_OUTPUTS, job_id)
         self.path = volume_root / self.relative
         self._parts: list[Path] = []
@@ -56,10 +62,17 @@ class JobFolder:
 
     def make(self) -> None:
         """Makes the folder where it is not: another delivery of the job may have withdrawn while it was empty. Never
-        the volume itself: without one, outputs would land on the container's disk, and go with it."""
+        the volume itself: without one, outputs would land on the container's disk, and go with it. And never through a
+        link that leads off the volume."""
         for folder in (self.path.parent, self.path):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
+        try:
+            is_folder = confined(self._volume_root, self.relative).is_dir()
+        except UnsafePathError as failure:
+            raise MorpheusError(Code.VOLUME_UNAVAILABLE, f"The job's folder cannot be used: {failure}") from None
+        if not is_folder:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path))
 
     def publish(self, refs: Sequence[FileRef], files: ComfyFiles) -> list[OutputFile]:
         """Publishes every file, in order, or none. ComfyUI's own copies are gone afterwards, where they are local.
@@ -71,9 +84,30 @@ class JobFolder:
         with translated("publishing the outputs"):
             self.make()
             parts = [self._stage(ref, files) for ref in refs]
-            outputs = [self._record(ref, part) for ref, part in zip(refs, parts, strict=True)]
+            outputs = [self._publish_part(ref, part) for ref, part in zip(refs, parts, strict=True)]
             _sync_folder(self.path)
         return outputs
+
+    def publish_text(self, ref: TextRef) -> OutputFile:
+        """A text that a node reported: inline, or as a file where it is too long to travel in the answer."""
+        raw = ref.text.encode()
+        inline = OutputFile(
+            kind="text",
+            filename=f"{safe_filename(ref.node_id)}.txt",
+            node_id=ref.node_id,
+            media_type="text/plain",
+            bytes=len(raw),
+            sha256=hashlib.sha256(raw).hexdigest(),
+            text=ref.text,
+        )
+        if len(raw) <= INLINE_TEXT_BYTES:
+            return inline
+        with translated("publishing a text"):
+            self.make()
+            path = self._commit(_written(self._new_part(), [raw]).path, inline.filename)
+            self._published.append(path)
+        placed = {"filename": path.name, "path": str(path), "volume_path": str(self.relative / path.name)}
+        return inline.model_copy(update={"text": None, **placed})
 
     def complete(self, result: Mapping[str, Any]) -> Path:
         """Writes the job's record, last of all, and returns its path.
@@ -122,7 +156,7 @@ class JobFolder:
         self._parts.append(path)
         return path
 
-    def _record(self, ref: FileRef, part: Part) -> OutputFile:
+    def _publish_part(self, ref: FileRef, part: Part) -> OutputFile:
         path = self._commit(part.path, _output_name(ref.filename))
         self._published.append(path)
         width, height = _size(path) if ref.kind == "image" else (None, None)
@@ -174,20 +208,6 @@ def job_folder(volume_root: Path, job_id: str) -> Iterator[JobFolder]:
         yield folder
     finally:
         folder.withdraw()
-
-
-def as_output(ref: TextRef) -> OutputFile:
-    """A text that a node reported, inline."""
-    raw = ref.text.encode()
-    return OutputFile(
-        kind="text",
-        filename=f"{safe_filename(ref.node_id)}.txt",
-        node_id=ref.node_id,
-        media_type="text/plain",
-        bytes=len(raw),
-        sha256=hashlib.sha256(raw).hexdigest(),
-        text=ref.text,
-    )
 
 
 def _size(path: Path) -> tuple[int, int] | tuple[None, None]:

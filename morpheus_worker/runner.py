@@ -63,13 +63,20 @@ class JobRunner:
             self._threads, lambda: context.run(run_job, job, self._worker, cancelled=cancelled, on_progress=report)
         )
         try:
-            return await asyncio.shield(running)
+            return self._asking_for_another_worker(await asyncio.shield(running))
         except asyncio.CancelledError:
             cancelled.set()
             await asyncio.wait([running])
             raise
         finally:
             self._running.discard(cancelled)
+
+    def _asking_for_another_worker(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """A worker whose ComfyUI is gone, or stuck, would take every job and fail it; RunPod is told to replace it."""
+        if (trouble := self._worker.comfy.trouble()) is None:
+            return answer
+        log.error("ComfyUI cannot go on (%s): asking RunPod for another worker", trouble)
+        return answer | {"refresh_worker": True}
 
 
 class Throttled:
@@ -88,7 +95,11 @@ class Throttled:
         if now_s < self._next_s or progress.stage == "publishing":
             return
         self._next_s = now_s + self._every_s
-        self._send(progress)
+        try:
+            self._send(progress)
+        except (RuntimeError, OSError) as failure:
+            # The SDK opens a thread for each; a job must not fail because its progress cannot be told.
+            log.warning("progress was not sent: %s", failure)
 
 
 def _reporter(job: Mapping[str, Any]) -> Callable[[Progress], None]:

@@ -75,7 +75,7 @@ class Settings(BaseModel):
         None, description="Python that runs ComfyUI; default: a venv in its folder, else the worker's own."
     )
     comfyui_url: str = Field(
-        "http://127.0.0.1:8188", description="Where ComfyUI listens.", pattern=r"^https?://[^/\s?#]+/?$"
+        "http://127.0.0.1:8188", description="Where ComfyUI listens.", pattern=r"^https?://[^/\s?#@]+/?$"
     )
     comfyui_args: Annotated[tuple[str, ...], BeforeValidator(_split_arguments)] = Field(
         (), description="Further arguments for ComfyUI, split as a shell splits words."
@@ -109,7 +109,7 @@ class Settings(BaseModel):
         """Reads `environ`, usually `os.environ`.
 
         Raises:
-            SettingsError: with every variable that is wrong, at once.
+            SettingsError: with every variable that is wrong, at once, and the misspelt ones beside them.
         """
         given = {name: value for name, value in environ.items() if value.strip()}
         values: dict[str, Any] = {
@@ -118,7 +118,8 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as failure:
-            raise SettingsError([_as_problem(error) for error in failure.errors()]) from None
+            problems = [_as_problem(error) for error in failure.errors()]
+            raise SettingsError(problems + unknown_settings(environ)) from None
         settings._url_was_set = "comfyui_url" in values
         return settings
 

@@ -51,7 +51,7 @@ _UNAVAILABLE: Final[Mapping[int, str]] = {
     errno.EACCES: "the volume refuses access. Give this user the right to use it.",
     errno.EPERM: "the volume refuses access. Give this user the right to use it.",
     errno.ENOENT: f"the folder is not there any more. {WHAT_TO_DO}",
-    errno.ENOTDIR: f"the folder is not there any more. {WHAT_TO_DO}",
+    errno.ENOTDIR: "something that is not a folder is in the way. Remove it.",
     errno.ESTALE: _LOST,
     errno.ENOTCONN: _LOST,
     errno.EIO: _LOST,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,17 +37,38 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    asked = _parser().parse_args(arguments)
     try:
-        return int(asked.command(asked))
+        asked = _parser().parse_args(arguments)
+        code = int(asked.command(asked))
     except SettingsError as failure:
         for problem in failure.problems:
             print(f"morpheus: {problem}", file=sys.stderr)
-        return entry.EXIT_USAGE
+        code = entry.EXIT_USAGE
     except KeyboardInterrupt:
-        return entry.EXIT_INTERRUPTED
+        print("morpheus: interrupted", file=sys.stderr)
+        code = entry.EXIT_INTERRUPTED
     except BrokenPipeError:
-        return entry.EXIT_OK
+        code = entry.EXIT_OK
+    except OSError as failure:
+        print(f"morpheus: {failure}", file=sys.stderr)
+        code = entry.EXIT_FAILED
+    except SystemExit as ended:
+        code = int(ended.code or entry.EXIT_OK)
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
+    """`code`, unless what was printed cannot be written. A reader that has seen enough, `head` say, is no failure."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as failure:
+        # Python flushes once more at its end, and would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(failure, BrokenPipeError):
+            print(f"morpheus: standard output cannot be written: {failure.strerror}", file=sys.stderr)
+            return entry.EXIT_FAILED
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +104,19 @@ def _command(
     return parser
 
 
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not '{text}'")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
+
+
 def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "run", "run one job and print its result as JSON", _run)
     parser.add_argument("workflow", help="name of a workflow template, or a file with a graph in API format")
@@ -87,7 +124,11 @@ def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
         "--param", action="append", default=[], metavar="KEY=VALUE", help="a param; lists and objects as JSON"
     )
     parser.add_argument(
-        "--image", action="append", default=[], metavar="KEY=FILE", help="a picture for a param, from a file here"
+        "--image",
+        action="append",
+        default=[],
+        metavar="KEY=FILE",
+        help="a picture from a file here, for a param or a graph's input",
     )
     parser.add_argument("--id", default=None, help="the job's id, and its folder's name (default: a new one)")
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="the job's deadline")
@@ -97,11 +138,11 @@ def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_rehearse(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "rehearse", "serve a ComfyUI that needs no GPU and no models", _rehearse)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8188, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8188, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--base-directory", type=Path, default=None, help="folder of input/, output/ and models/ (default: a new one)"
     )
-    parser.add_argument("--step-s", type=float, default=0.005, help="seconds a sampler's step takes (%(default)s)")
+    parser.add_argument("--step-s", type=_seconds, default=0.005, help="seconds a sampler's step takes (%(default)s)")
     parser.add_argument(
         "--fault", action="append", default=[], metavar="NAME=VALUE", help="a fault to rehearse, see docs/rehearsal.md"
     )
@@ -111,7 +152,7 @@ def _add_gateway(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "gateway", "serve the volume's outputs over HTTP", _gateway)
     parser.add_argument("--root", type=Path, default=Path("/workspace"), help="the volume (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--allow-public", action="store_true", help="listen where others reach it, though it asks nobody who they are"
     )

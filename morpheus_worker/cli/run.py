@@ -6,7 +6,9 @@ import argparse
 import base64
 import contextlib
 import json
+import logging
 import mimetypes
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from morpheus_worker import boot, entry, jobs
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
+from morpheus_worker.jobs import checked_job_id, parse_request
 from morpheus_worker.pipeline import run_job
 from morpheus_worker.settings import Settings
 
@@ -28,15 +31,28 @@ ASKED_WRONGLY: Final = frozenset(
 def run(asked: argparse.Namespace, settings: Settings) -> int:
     """Runs the job and prints its result, or its failure, as JSON on standard output."""
     try:
-        job = {"id": asked.id or f"cli-{uuid.uuid4().hex[:12]}", "input": job_input(asked)}
+        job_id = checked_job_id(asked.id or f"cli-{uuid.uuid4().hex[:12]}")
+        job = {"id": job_id, "input": job_input(asked)}
+        parse_request(job_id, job["input"])
         with boot.started(settings, with_sdk=False) as worker, _shown(quiet=asked.quiet) as on_progress:
             answer = run_job(job, worker, on_progress=on_progress)
     except MorpheusError as failure:
         answer = jobs.JobFailure.of(failure, job_id=None, trace_id=uuid.uuid4().hex).wire()
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    print(_as_json(answer))
     if "error" not in answer:
         return entry.EXIT_OK
     return entry.EXIT_USAGE if answer["code"] in ASKED_WRONGLY else entry.EXIT_FAILED
+
+
+def _as_json(answer: dict[str, Any]) -> str:
+    """Indented, in plain letters as far as standard output can carry them: an argument may hold bytes that are no
+    text."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(answer, indent=2)
+    return text
 
 
 def job_input(asked: argparse.Namespace) -> dict[str, Any]:
@@ -47,13 +63,15 @@ def job_input(asked: argparse.Namespace) -> dict[str, Any]:
     """
     problems: list[Problem] = []
     params = dict(_pairs("--param", asked.param, _value, problems))
-    params |= dict(_pairs("--image", asked.image, _picture, problems))
+    pictures = dict(_pairs("--image", asked.image, _picture, problems))
     graph = _graph(asked.workflow, problems)
     if problems:
         raise from_problems(Code.INVALID_INPUT, "The command cannot be run", problems)
-    named = {"workflow": graph} if graph is not None else {"workflow_name": asked.workflow}
     timed = {"timeout_s": asked.timeout} if asked.timeout is not None else {}
-    return named | ({"params": params} if params else {}) | timed
+    if graph is None:
+        return {"workflow_name": asked.workflow, "params": params | pictures} | timed
+    images = [{"name": name, "image": picture} for name, picture in pictures.items()]
+    return {"workflow": graph, "images": images} | ({"params": params} if params else {}) | timed
 
 
 def _pairs(
@@ -73,7 +91,7 @@ def _pairs(
 def _value(text: str) -> Any:
     """Lists, objects, null and quoted text are read as JSON; the rest stays text, which a param's type then reads."""
     if text[:1] in ('"', "[", "{") or text == "null":
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text)
     return text
 
@@ -91,7 +109,7 @@ def _graph(workflow: str, problems: list[Problem]) -> Any:
         return json.loads(Path(workflow).read_text(encoding="utf-8"))
     except OSError as failure:
         problems.append(Problem(workflow, f"cannot be read: {failure.strerror}"))
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         problems.append(Problem(workflow, f"is not JSON: {failure}"))
     return None
 
@@ -104,13 +122,26 @@ def _shown(*, quiet: bool) -> Iterator[Callable[[jobs.Progress], None]]:
         yield lambda _progress: None
         return
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar, _log_above():
         task = bar.add_task("staging", total=100.0)
 
         def show(progress: jobs.Progress) -> None:
             bar.update(task, completed=progress.percent, description=_described(progress))
 
         yield show
+
+
+@contextlib.contextmanager
+def _log_above() -> Iterator[None]:
+    """While a bar is drawn, lines written to `sys.stderr` appear above it; the log has held the one from before."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+    before = [(handler, handler.setStream(sys.stderr)) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in before:
+            if stream is not None:
+                handler.setStream(stream)
 
 
 def _described(progress: jobs.Progress) -> str:

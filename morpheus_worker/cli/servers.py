@@ -23,7 +23,7 @@ def rehearse(asked: argparse.Namespace, settings: Settings) -> int:
     except ManifestError as failure:
         return _refused(str(failure), 2)
     except OSError as failure:
-        return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", 1)
+        return _unserved(asked, failure)
     return 0
 
 
@@ -38,7 +38,7 @@ def gateway(asked: argparse.Namespace, _settings: Settings) -> int:
     except MorpheusError as failure:
         return _refused(failure.message, 1)
     except OSError as failure:
-        return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", 1)
+        return _unserved(asked, failure)
     return 0
 
 
@@ -50,6 +50,12 @@ def _manifest_names(settings: Settings) -> dict[str, list[str]]:
         folder, _, name = str(model.path).partition("/")
         names.setdefault(folder, []).append(name)
     return names
+
+
+def _unserved(asked: argparse.Namespace, failure: OSError) -> int:
+    if failure.filename is not None:
+        return _refused(f"{failure.filename} cannot be used: {failure.strerror}", 1)
+    return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", 1)
 
 
 def _refused(sentence: str, exit_code: int) -> int:

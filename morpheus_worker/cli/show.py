@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from morpheus_worker import boot
 from morpheus_worker.comfy.recorded import load_recorded
+from morpheus_worker.deadlines import Deadline
 from morpheus_worker.errors import MorpheusError
 from morpheus_worker.jobs import WIRE_MODELS
 from morpheus_worker.library import Library
 from morpheus_worker.manifest import ManifestError
 from morpheus_worker.settings import Settings
 from morpheus_worker.templates.describe import describe
+from morpheus_worker.volume import wait_for_volume
 
 
 def schema() -> int:
@@ -53,7 +55,21 @@ def workflows_show(name: str, settings: Settings) -> int:
         for row in describe(template, load_recorded())
     ]
     print_table("", ("param", "type", "default", "allowed", "media", "meaning"), rows)
+    _print_needs(template.name, settings)
     return _warned(library)
+
+
+def _print_needs(workflow: str, settings: Settings) -> None:
+    """The manifest's models and node packs for a workflow."""
+    try:
+        needed = boot.read_manifest(settings).required_by(workflow)
+    except (ManifestError, OSError) as failure:
+        print(f"morpheus: the model manifest cannot be used: {failure}", file=sys.stderr)
+        return
+    for model in needed.models:
+        print(f"needs the model {model.path}")
+    for pack in needed.custom_nodes:
+        print(f"needs the node pack {pack.id}")
 
 
 def _library(settings: Settings) -> Library:
@@ -75,6 +91,7 @@ def link(settings: Settings) -> int:
         return 2
     try:
         folders = boot.comfyui_folders(settings.child_dir, settings)
+        wait_for_volume(settings.volume_root, deadline=Deadline.after(0.0))
         print(boot.link_volume(settings, folders).summary())
         for entry in boot.missing_entries(settings, folders):
             print(f"not on the volume: {entry}")
@@ -86,16 +103,13 @@ def link(settings: Settings) -> int:
 
 def print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated lines elsewhere."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))
         return
-    table = Table(*columns, title=title or None, box=None, pad_edge=False)
+    # Folded, not cut: a file's name or a path is of no use without its end.
+    headers = (Column(name, overflow="fold") for name in columns)
+    table = Table(*headers, title=title or None, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
+        table.add_row(*map(Text, row))
     Console().print(table)
-
-
-def _plain(cell: Any) -> str:
-    """Rich reads [square brackets] as markup; a value's own are text."""
-    return str(cell).replace("[", "\\[")

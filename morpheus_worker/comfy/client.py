@@ -6,7 +6,6 @@ deadline has passed, or ComfyUI's process is gone; and whatever the events leave
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from morpheus_worker.comfy import faults
-from morpheus_worker.comfy.codec import Message
+from morpheus_worker.comfy.codec import Executed, Message
 from morpheus_worker.comfy.history import HistoryEntry
 from morpheus_worker.comfy.http import Accepted, ComfyHttp, NotAnsweringError, Refusal, UnexpectedAnswerError
 from morpheus_worker.comfy.objectinfo import ObjectInfo
@@ -41,17 +40,21 @@ UNREACHABLE_S: Final = 30.0
 SUBMIT_TRIES: Final = 4
 STOP_WAIT_S: Final = 10.0
 STOP_TURN_S: Final = 0.25
+STOP_TRIES: Final = 4
+"""Requests without an answer, one after another, until ComfyUI is taken for gone, and the prompt with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A prompt to run. `where` names a node's input in the caller's words; `extra_data` goes with the prompt."""
+    """A prompt to run. `where` names a node's input in the caller's words; `on_output` hears what a node reported, as
+    soon as it did; `extra_data` goes with the prompt."""
 
     graph: Mapping[str, Any]
     deadline: Deadline
     cancelled: threading.Event
     where: faults.Where = lambda _node_id, _input_name: None
     on_progress: Callable[[Progress], None] = lambda _progress: None
+    on_output: Callable[[str, Mapping[str, Any]], None] = lambda _node_id, _output: None
     extra_data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,6 +83,7 @@ class ComfyClient:
         self.object_info = object_info
         self.events = events
         self.exit_of_process = exit_of_process
+        self.stuck: str | None = None
 
     def run(self, order: Order) -> Finished:
         """Runs the prompt and returns its history entry.
@@ -87,19 +91,25 @@ class ComfyClient:
         Raises:
             MorpheusError: `missing_node`, `missing_model`, `invalid_workflow` or `invalid_params` when ComfyUI refuses
                 it; what `faults.from_execution` says when a node raised; `timeout`, `cancelled`, `connection`,
-                `comfyui_crashed`. The prompt is then neither queued nor running any more, unless ComfyUI is gone.
+                `comfyui_crashed`. The prompt is then neither queued nor running any more, unless `trouble` says why.
         """
         prompt_id = str(uuid.uuid4())
         with self.events.subscribe(prompt_id) as inbox:
-            self.events.wait_until_connected(min(CONNECT_WAIT_S, order.deadline.remaining_s))
             run = _Run(self, order, prompt_id, inbox)
             try:
+                run.check()
+                self.events.wait_until_connected(min(CONNECT_WAIT_S, order.deadline.remaining_s))
                 warnings = run.submit()
                 run.follow()
             except BaseException:
                 run.stop()
                 raise
             return run.finished(warnings)
+
+    def trouble(self) -> str | None:
+        """Why no further prompt can be expected to run, or None: the process is gone, or a prompt will not stop."""
+        exit_said = self.exit_of_process()
+        return f"its process ended: {exit_said}" if exit_said is not None else self.stuck
 
 
 class _Run:
@@ -121,7 +131,7 @@ class _Run:
         """Queues the prompt, once, whatever happens to ComfyUI's answers. Returns warnings."""
         waits = backoff_s(0.1, 2.0)
         for tries_left in reversed(range(SUBMIT_TRIES)):
-            self._check()
+            self.check()
             try:
                 return self._accepted(self._post())
             except NotAnsweringError as failure:
@@ -137,7 +147,7 @@ class _Run:
         """Until the prompt has ended, however that is learnt."""
         tracker, watch = self._tracker, self._watch
         while not tracker.ended:
-            self._check()
+            self.check()
             news = _next(self._inbox, min(TURN_S, watch.wait_s, self._order.deadline.remaining_s))
             if isinstance(news, Reconnected):
                 watch.hurry()
@@ -161,22 +171,30 @@ class _Run:
         The interrupt is repeated: one that arrives while ComfyUI is just starting the prompt is forgotten (0.3.64,
         execution.py `execute_async` resets the flag). So is a request that gets no answer.
         """
-        until = Deadline.after(STOP_WAIT_S)
-        while self._may_be_there and not self._tracker.ended and self._client.exit_of_process() is None:
-            with contextlib.suppress(MorpheusError):
+        until, lost = Deadline.after(STOP_WAIT_S), 0
+        while lost < STOP_TRIES and self._may_still_run():
+            try:
                 self._http.delete_queued(self._prompt_id)
                 if self._http.place(self._prompt_id) == Place.NOWHERE:
                     return
                 self._http.interrupt(self._prompt_id)
+                lost = 0
+            except MorpheusError:
+                lost += 1
             if until.passed:
-                log.warning("ComfyUI may still run a prompt that was told to stop %g s ago", STOP_WAIT_S)
+                self._client.stuck = f"a prompt that was told to stop {STOP_WAIT_S:g} s ago still runs"
+                log.error("ComfyUI is stuck: %s", self._client.stuck)
                 return
             time.sleep(STOP_TURN_S)
+
+    def _may_still_run(self) -> bool:
+        return self._may_be_there and not self._tracker.ended and self._client.exit_of_process() is None
 
     def _post(self) -> Accepted | Refusal:
         order = self._order
         self._may_be_there = True
         self._submitted_at_s = time.monotonic()
+        self._client_id = self._client.events.client_id
         try:
             return self._http.submit(
                 order.graph, prompt_id=self._prompt_id, client_id=self._client_id, extra_data=order.extra_data
@@ -190,6 +208,10 @@ class _Run:
         if isinstance(answer, Refusal):
             self._may_be_there = False
             raise faults.from_refusal(answer.error, answer.node_errors, order.graph, object_info, order.where)
+        if answer.prompt_id != self._prompt_id:
+            # A ComfyUI that names its prompts itself. What it said meanwhile is lost, and will be asked for.
+            self._client.events.rename(self._prompt_id, answer.prompt_id)
+            self._prompt_id = answer.prompt_id
         order.on_progress(self._tracker.progress)
         return faults.ignored_outputs(answer.node_errors, order.graph, object_info)
 
@@ -198,7 +220,7 @@ class _Run:
         again on a guess, the prompt would run twice."""
         waits, silence = backoff_s(0.1, 2.0), _Silence()
         while True:
-            self._check()
+            self.check()
             try:
                 place = self._http.place(self._prompt_id)
                 return place != Place.NOWHERE or self._http.history(self._prompt_id) is not None
@@ -208,6 +230,8 @@ class _Run:
 
     def _observe(self, news: Message | Seen | HistoryEntry) -> None:
         self._tracker.observe(news)
+        if isinstance(news, Executed) and news.output:
+            self._order.on_output(news.node, news.output)
         self._order.on_progress(self._tracker.progress)
 
     def _reconcile(self) -> None:
@@ -233,7 +257,8 @@ class _Run:
         log.warning("ComfyUI ended a prompt without telling; connecting to its events anew")
         events.renew()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises the reason why there is nothing more to wait for, where there is one."""
         if self._order.cancelled.is_set():
             raise MorpheusError(Code.CANCELLED, "The job was cancelled")
         if self._order.deadline.passed:
@@ -299,7 +324,8 @@ def _entry_or_raise(tracker: PromptTracker) -> HistoryEntry:
         case State.FAILED:
             raise MorpheusError(Code.EXECUTION_FAILED, "ComfyUI reports that the prompt failed, but not why")
         case State.INTERRUPTED:
-            raise MorpheusError(Code.CANCELLED, "The prompt was interrupted at ComfyUI")
+            said = "The prompt was interrupted at ComfyUI, by somebody other than this worker"
+            raise MorpheusError(Code.CANCELLED, said, retryable=True, refundable=True)
         case _:
             said = "ComfyUI no longer knows the prompt: it was restarted, or its queue was cleared"
             raise MorpheusError(Code.COMFYUI_CRASHED, said)

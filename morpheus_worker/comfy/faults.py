@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from morpheus_worker.comfy.codec import ExecutionError
-from morpheus_worker.comfy.graphs import cycles, dangling_links
+from morpheus_worker.comfy.graphs import WRONG_OUTPUT, cycles, dangling_links, wiring_findings
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.errors import Code, MorpheusError, Problem, did_you_mean, from_problems
 
@@ -26,6 +26,11 @@ _OUT_OF_MEMORY: Final = re.compile(r"OutOfMemoryError|CUDA out of memory|Allocat
 _NO_FACE: Final = re.compile(
     r"\bno (?:human )?faces?\b|\bfaces? (?:was |were )?not (?:found|detected)\b", re.IGNORECASE
 )
+_BAD_PICTURE: Final = re.compile(
+    r"UnidentifiedImageError|image file is truncated|truncated file read|broken (PNG|data)|unrecognized data stream",
+    re.IGNORECASE,
+)
+"""Pillow's words for a picture whose header was good and whose rest is not."""
 _NO_MODEL: Final = re.compile(r"Model in folder '(?P<folder>[^']*)' with filename '(?P<name>[^']*)' not found")
 
 Where = Callable[[str, str], str | None]
@@ -52,6 +57,9 @@ def from_refusal(
         return from_problems(Code.MISSING_NODE, "The workflow needs nodes that are not installed", absent)
     problems = list(_node_problems(node_errors, graph, object_info, where))
     miswired = [finding.as_problem() for finding in (*dangling_links(graph), *cycles(graph))]
+    if not miswired and any(problem.what.startswith(_INNER_EXCEPTION) for _, problem in problems):
+        wrong = wiring_findings(graph, object_info, graph.keys())
+        miswired = [finding.as_problem() for finding in wrong if WRONG_OUTPUT in finding.what]
     if miswired:
         return from_problems(
             Code.INVALID_WORKFLOW,
@@ -95,6 +103,8 @@ def from_execution(error: ExecutionError) -> MorpheusError:
     if found := _NO_MODEL.search(message):
         said = f"{at} found no model '{found['name']}' in ComfyUI's folder '{found['folder']}'"
         return MorpheusError(Code.MISSING_MODEL, said, details=details)
+    if _BAD_PICTURE.search(f"{error.exception_type} {message}"):
+        return MorpheusError(Code.INPUT_REJECTED, f"{at} cannot read its picture: {first_line}", details=details)
     if _NO_FACE.search(message):
         return MorpheusError(Code.NO_FACE, f"{at} found no face in the picture: {first_line}", details=details)
     return MorpheusError(Code.EXECUTION_FAILED, f"{at} failed: {first_line}", details=details)

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -47,8 +47,8 @@ class ComfyFiles(Protocol):
             OutputMissingError: when there is no such file, or not within ComfyUI's folders.
         """
 
-    def discard(self, folder: str) -> None:
-        """Takes away an output sub-folder and all in it. Never fails."""
+    def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
+        """Takes away an output sub-folder and all in it, and single files. Never fails."""
 
 
 class LocalFiles:
@@ -65,10 +65,8 @@ class LocalFiles:
             if isinstance(content, Path):
                 target.symlink_to(content)
             else:
-                target.write_bytes(content)
+                _write_new(target, content)
         except OSError as failure:
-            with contextlib.suppress(OSError):
-                target.unlink()
             said = f"An input could not be placed in ComfyUI's input folder: {failure.strerror or failure}"
             raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure
         return name
@@ -82,6 +80,9 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def origin(self, ref: FileRef) -> Iterator[Origin]:
+        yield self._path(ref)
+
+    def _path(self, ref: FileRef) -> Path:
         root = self._roots.get(ref.folder)
         if root is None:
             raise OutputMissingError(ref)
@@ -93,10 +94,23 @@ class LocalFiles:
             is_there = False
         if not is_there:
             raise OutputMissingError(ref)
-        yield path
+        return path
 
-    def discard(self, folder: str) -> None:
+    def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
         shutil.rmtree(self._folders.output / folder, ignore_errors=True)
+        for ref in refs:
+            with contextlib.suppress(OSError, OutputMissingError):
+                self._path(ref).unlink()
+
+
+def _write_new(target: Path, content: bytes) -> None:
+    with target.open("xb") as stream:
+        try:
+            stream.write(content)
+            stream.flush()
+        except OSError:
+            target.unlink()
+            raise
 
 
 class RemoteFiles:
@@ -130,5 +144,6 @@ class RemoteFiles:
         with self._http.view(ref) as chunks:
             yield chunks
 
-    def discard(self, folder: str) -> None:
-        log.debug("the output folder %s stays at ComfyUI: it cannot be deleted over HTTP", folder)
+    def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
+        kept = [folder, *(ref.filename for ref in refs)]
+        log.debug("%s stay at ComfyUI: they cannot be deleted over HTTP", ", ".join(kept))

@@ -17,6 +17,8 @@ HOW_TO_EXPORT: Final = (
     "in ComfyUI choose Workflow > Export (API); in an older one switch on the dev mode options in its settings, "
     "then Save (API Format)"
 )
+WRONG_OUTPUT: Final = "is linked to output"
+"""How a link to an output that its source does not have is told."""
 MAX_FINDINGS: Final = 20
 """A file that is no graph at all has as many problems as entries; more than this many help nobody."""
 
@@ -115,7 +117,8 @@ def cycles(graph: Mapping[str, Any]) -> Iterator[Finding]:
                     done.add(path.pop())
             elif node_id in path:
                 circle = [*path[path.index(node_id) :], node_id]
-                yield Finding(node_id, f"is linked in a circle: {' ← '.join(circle)}")
+                shown = circle if len(circle) <= MAX_FINDINGS else [*circle[:5], "…", *circle[-5:]]
+                yield Finding(node_id, f"is linked in a circle: {' ← '.join(shown)}")
             elif node_id not in done:
                 path.append(node_id)
                 waiting.append(iter(sources.get(node_id, {}).values()))
@@ -172,7 +175,7 @@ def _input_findings(
 
 def _wrong_link(index: int, source: NodeInfo, wanted: str) -> str | None:
     if not 0 <= index < len(source.outputs):
-        return f"is linked to output {index} of {source.class_type}, which has {len(source.outputs)}"
+        return f"{WRONG_OUTPUT} {index} of {source.class_type}, which has {len(source.outputs)}"
     brings = source.outputs[index]
     if "*" in (brings, wanted) or _names(brings) & _names(wanted):
         return None

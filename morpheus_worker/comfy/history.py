@@ -65,10 +65,14 @@ class TextRef:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a prompt has to show: its saved files, or its previews when it saved nothing, and its texts."""
+    """What a prompt has to show: its saved files, or its previews when it saved nothing, and its texts.
+
+    `unused` are the previews of a prompt that saved something.
+    """
 
     files: tuple[FileRef, ...]
     texts: tuple[TextRef, ...]
+    unused: tuple[FileRef, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.texts)
@@ -106,13 +110,13 @@ def reported(outputs: Mapping[str, Any]) -> Reported:
                 texts.append(TextRef(node_id, item))
             elif isinstance(item, Mapping) and isinstance(item.get("filename"), str) and item["filename"]:
                 files.append(_file(node_id, item))
-    saved = [ref for ref in files if ref.folder == "output"]
-    previews = [ref for ref in files if ref.folder == "temp"]
     # One node may save a file and another show it; the first one made it.
     once: dict[tuple[str, str, str], FileRef] = {}
-    for ref in saved or previews:
+    for ref in files:
         once.setdefault((ref.folder, ref.subfolder, ref.filename), ref)
-    return Reported(tuple(once.values()), tuple(texts))
+    saved = tuple(ref for ref in once.values() if ref.folder == "output")
+    previews = tuple(ref for ref in once.values() if ref.folder == "temp")
+    return Reported(saved or previews, tuple(texts), previews if saved else ())
 
 
 def media_type_of(filename: str) -> str:

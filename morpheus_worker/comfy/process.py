@@ -254,7 +254,7 @@ def describe_exit_code(code: int) -> str:
 
 def _start_guard(group: int) -> subprocess.Popen[bytes] | None:
     try:
-        return subprocess.Popen(
+        guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD, str(group)],
             cwd="/",
             env={},
@@ -266,6 +266,14 @@ def _start_guard(group: int) -> subprocess.Popen[bytes] | None:
     except OSError as failure:
         log.warning("ComfyUI would survive a worker that is killed: there is no shell to watch over it (%s).", failure)
         return None
+    # The RunPod SDK forks a process for its heartbeat. With the pipe's end in it, too, the guard would wait for ever.
+    os.register_at_fork(after_in_child=lambda: _let_go_of(guard))
+    return guard
+
+
+def _let_go_of(guard: subprocess.Popen[bytes]) -> None:
+    if guard.stdin is not None:
+        guard.stdin.close()
 
 
 def _end_guard(guard: subprocess.Popen[bytes]) -> None:

@@ -76,6 +76,7 @@ class EventStream:
         ComfyUI forgets a client's new socket when the old one under the same id is cleaned up late (0.3.64, server.py
         `websocket_handler`, `finally`): the connection stands, and nothing comes any more.
         """
+        self._connected.clear()
         self._client_id = uuid.uuid4().hex
         self._wake_reader()
 
@@ -89,7 +90,12 @@ class EventStream:
             yield inbox
         finally:
             with self._lock:
-                del self._inboxes[prompt_id]
+                self._inboxes = {known: other for known, other in self._inboxes.items() if other is not inbox}
+
+    def rename(self, prompt_id: str, to: str) -> None:
+        """The inbox of the first prompt gets the messages of the second from now on."""
+        with self._lock:
+            self._inboxes[to] = self._inboxes.pop(prompt_id)
 
     def _run(self) -> None:
         waits = backoff_s(FIRST_RETRY_S, LAST_RETRY_S)

@@ -248,8 +248,10 @@ class _Resolving:
                         yield (place.node_id, place.input), value
 
     def _failure(self) -> MorpheusError:
+        """What was only worth a warning may be why something else is missing, so it is told, too."""
         code = Code.MISSING_MODEL if self.lacks_model else Code.INVALID_PARAMS
-        return from_problems(code, f"The params of '{self.template.name}' are refused", self.problems)
+        told = [*self.problems, *(Problem("", warning) for warning in self.warnings)]
+        return from_problems(code, f"The params of '{self.template.name}' are refused", told)
 
 
 def _is_used(param: Param, live: frozenset[str]) -> bool:

@@ -143,7 +143,7 @@ def _read_path(value: Any) -> str:
 
 def _read_medium(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        what = f"must be a path on the volume, a URL or a data URI, as text, got {shown(value)}"
+        what = f"must be a path on the volume or a data URI, as text, got {shown(value)}"
         raise RefusedValueError(what)
     _check_json(value)
     return value

@@ -143,6 +143,11 @@ class Peer:
     def routes(self, *, only: str | None = None) -> list[str]:
         return [request.route for request in self.requests if only is None or request.route == only]
 
+    def asked_since(self, mark: str, route: str) -> bool:
+        """Whether the route was asked for after the latest request of `mark`."""
+        routes = self.routes()
+        return route in routes[len(routes) - routes[::-1].index(mark) :]
+
     def bodies(self, route: str) -> list[Any]:
         return [request.body for request in self.requests if request.route == route]
 

@@ -99,8 +99,30 @@ CASES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "a path outside": (upscale("/etc/passwd"), "input_rejected", ("/etc/passwd",)),
     "a path that climbs": (upscale("job_outputs/../../etc/passwd"), "input_rejected", ("..",)),
     "a picture that is none": (upscale(data_uri(b"<html>")), "input_rejected", ("not a picture", "<html>")),
+    "a picture that is cut short": (upscale(data_uri(png(size=(200, 200))[:120])), "input_rejected", ("truncated",)),
+    "a link to an output that a node does not have": (
+        changed("2", images=["1", 9]),
+        "invalid_workflow",
+        ("node 2", "output 9 of EmptyImage"),
+    ),
+    "a graph as text": ({"workflow": '{"1": {}}'}, "invalid_input", ("graph as text",)),
+    "a URL among a graph's pictures": (
+        graph_job(INVERT_GRAPH, images=[{"name": "input_image.png", "image": "https://example.com/x.png"}]),
+        "input_rejected",
+        ("is a URL",),
+    ),
     "base64 that is none": (upscale("data:image/png;base64,@@@"), "input_rejected", ("base64",)),
     "a URL": (upscale("http://169.254.169.254/x"), "input_rejected", ("URL",)),
+    "a graph that reads the machine": (
+        graph_job(INVERT_GRAPH | {"1": {"class_type": "LoadImage", "inputs": {"image": "/etc/passwd"}}}),
+        "input_rejected",
+        ("/etc/passwd", "node 1"),
+    ),
+    "a graph that climbs": (
+        graph_job(INVERT_GRAPH | {"1": {"class_type": "LoadImage", "inputs": {"image": "../../etc/passwd"}}}),
+        "input_rejected",
+        ("..", "node 1"),
+    ),
     "a number as a picture": (upscale(5), "invalid_params", ("image",)),
     "two bad pictures": (
         graph_job(

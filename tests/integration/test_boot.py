@@ -184,3 +184,40 @@ def test_sigterm_during_the_boot_ends_comfyui_too(environment: dict[str, str], t
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_comfyui_that_dies_makes_the_worker_ask_for_another(environment: dict[str, str], tmp_path: Path) -> None:
+    environment["MORPHEUS_COMFYUI_ARGS"] = "--fault crash=SaveImage"
+    with on_endpoint(environment, tmp_path / "log") as (server, _process):
+        server.submit("fatal-1", {"workflow_name": "smoke"})
+        answer = server.result("fatal-1")
+        assert answer["output"]["code"] == "comfyui_crashed"
+        assert "exit code 70" in answer["error"]
+        assert answer["stopPod"] is True
+        server.submit("next-1", {"workflow_name": "smoke"})
+        assert server.result("next-1")["stopPod"] is True
+    assert files_below(tmp_path / "volume/job_outputs") == []
+
+
+def test_a_stranger_at_comfyuis_address_is_not_taken_for_it(environment: dict[str, str]) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        url = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+        job = '{"input": {"workflow_name": "smoke"}}'
+        done = pod_start(environment | {"MORPHEUS_COMFYUI_URL": url}, "--test_input", job)
+    assert done.returncode == 1
+    assert f"already listens at {url}" in done.stderr
+
+
+def test_a_worker_that_is_killed_takes_comfyui_with_it(environment: dict[str, str], tmp_path: Path) -> None:
+    """Though the SDK has forked a process for its heartbeat, which inherits whatever the worker holds open."""
+    with on_endpoint(environment, tmp_path / "log") as (server, process):
+        server.submit("one-1", {"workflow_name": "smoke"})
+        server.result("one-1")
+        process.kill()
+        process.wait()
+        until = time.monotonic() + 30
+        while answers(environment["MORPHEUS_COMFYUI_URL"]):
+            assert time.monotonic() < until, "ComfyUI lives on"
+            time.sleep(0.05)

@@ -30,9 +30,9 @@ SELDOM_S = 3 * WAIT_S
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same client, asking more often."""
     for name, seconds in {
-        "TURN_S": 0.05,
-        "RECONCILE_S": 0.3,
-        "RECONCILE_DEAF_S": 0.2,
+        "TURN_S": 0.02,
+        "RECONCILE_S": 0.2,
+        "RECONCILE_DEAF_S": 0.1,
         "STOP_TURN_S": 0.02,
     }.items():
         monkeypatch.setattr(module, name, seconds)
@@ -309,10 +309,12 @@ def test_an_end_without_events_is_found_while_it_runs(desk: Desk) -> None:
     assert running.filename() == "x.png"
 
 
-def test_a_socket_that_breaks_in_the_middle_is_made_again(desk: Desk) -> None:
+def test_a_socket_that_breaks_in_the_middle_is_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RECONCILE_S", SELDOM_S)
     running = desk.holding()
+    desk.peer.wait_for(lambda: desk.peer.routes(only="GET /queue"))
     desk.peer.cut_sockets()
-    desk.peer.wait_for(lambda: desk.peer.routes()[-1:] == ["GET /queue"] and len(desk.peer.sockets_opened) == 2)
+    desk.peer.wait_for(lambda: len(desk.peer.sockets_opened) == 2 and desk.peer.asked_since("GET /ws", "GET /queue"))
     desk.peer.release(desk.peer.submitted[0])
     assert running.filename() == "x.png"
     assert running.progress[-1].percent == 100.0

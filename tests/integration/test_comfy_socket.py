@@ -152,7 +152,8 @@ def test_a_connection_that_breaks_is_made_again_under_the_same_id(peer: Peer, st
     assert peer.sockets_opened == [stream.client_id] * 2
 
 
-def test_it_keeps_trying_while_nobody_answers(peer: Peer, stream: EventStream) -> None:
+def test_it_keeps_trying_while_nobody_answers(peer: Peer, stream: EventStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAST_RETRY_S", 0.1)
     peer.refuses_sockets = True
     with stream.subscribe("p") as inbox:
         peer.cut_sockets()

@@ -186,6 +186,40 @@ def test_a_cancelled_job_stops_at_comfyui_and_leaves_nothing(
     assert not (volume / "job_outputs/c").exists()
 
 
+def test_a_cancel_while_publishing_leaves_nothing(worker: Worker, engine: RehearsalEngine, volume: Path) -> None:
+    cancelled = threading.Event()
+    job = {"id": "late", "input": {"workflow_name": "smoke"}}
+    answer = failed(
+        run_job(
+            job,
+            worker,
+            cancelled=cancelled,
+            on_progress=lambda progress: cancelled.set() if progress.stage == "publishing" else None,
+        )
+    )
+    assert answer.code == "cancelled"
+    assert files_below(volume, engine.base_directory / "output") == []
+
+
+def test_previews_of_a_failed_job_do_not_pile_up(worker: Worker, engine: RehearsalEngine, volume: Path) -> None:
+    graph = {
+        "1": SMOKE_GRAPH["1"],
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        "3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "never"}},
+    }
+    engine.set_faults(Faults(node_error="4"))
+    assert failed(run_job({"id": "f", "input": graph_job(graph)}, worker)).code == "execution_failed"
+    assert files_below(engine.base_directory / "temp", engine.base_directory / "output", volume) == []
+
+
+def test_previews_beside_saved_pictures_do_not_pile_up(worker: Worker, engine: RehearsalEngine, volume: Path) -> None:
+    graph = SMOKE_GRAPH | {"3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
+    result = succeeded(run_job({"id": "both", "input": graph_job(graph)}, worker))
+    assert [path.name for path in check_files(result, volume)] == ["graph_00001_.png"]
+    assert files_below(engine.base_directory / "temp", engine.base_directory / "output") == []
+
+
 def test_a_deadline_ends_the_job(worker: Worker, engine: RehearsalEngine, volume: Path) -> None:
     engine.set_faults(Faults(slow_node=0.4))
     answer = failed(run_job({"id": "t", "input": {"workflow_name": "smoke", "timeout_s": 0.2}}, worker))

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from morpheus_worker.comfy.history import FileRef, TextRef
 from morpheus_worker.comfy.http import NotAnsweringError, OutputMissingError
 from morpheus_worker.comfy.launch import ComfyFolders
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.publishing import JobFolder, as_output, job_folder
+from morpheus_worker.publishing import JobFolder, job_folder
 
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 
@@ -178,8 +178,8 @@ def test_a_name_is_made_plain(desk: Desk, name: str) -> None:
     assert desk.content()[output.filename] == b"1"
 
 
-def test_texts_come_inline() -> None:
-    output = as_output(TextRef("12:3", "läuft"))
+def test_texts_come_inline(plain: Desk) -> None:
+    output = JobFolder(plain.volume, "job").publish_text(TextRef("12:3", "läuft"))
     assert (output.kind, output.media_type, output.text) == ("text", "text/plain", "läuft")
     assert (output.bytes, output.sha256) == (6, hashlib.sha256("läuft".encode()).hexdigest())
     assert (output.path, output.volume_path) == (None, None)
@@ -268,8 +268,26 @@ class Download:
     def remove(self, value: str) -> None:
         raise AssertionError
 
-    def discard(self, folder: str) -> None:
+    def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
         raise AssertionError
+
+
+def test_a_long_text_comes_as_a_file(plain: Desk) -> None:
+    text = "läuft " * 50_000
+    with job_folder(plain.volume, "job") as folder:
+        output = folder.publish_text(TextRef("12", text))
+        folder.complete({})
+    assert (output.text, output.volume_path) == (None, "job_outputs/job/12.txt")
+    assert Path(output.path or "").read_text(encoding="utf-8") == text
+
+
+def test_a_job_folder_that_is_a_link_is_not_written_through(plain: Desk, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (plain.volume / "job_outputs").mkdir(exist_ok=True)
+    (plain.volume / "job_outputs/job").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MorpheusError, match="leads out of the volume"), job_folder(plain.volume, "job"):
+        pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_file_that_comes_in_chunks(plain: Desk) -> None:
@@ -456,7 +474,7 @@ KILLED = textwrap.dedent(
         return time.monotonic() - began_s
 
     took_s = publish_in_child("job-whole")
-    for number in range(20):
+    for number in range(12):
         publish_in_child(f"job-{number}", random.uniform(0.0, took_s))
     """
 )

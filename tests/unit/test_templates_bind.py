@@ -152,8 +152,8 @@ def test_a_value_of_the_wrong_type_or_range(name: str, value: Any, said: str) ->
         ("object", [], "must be an object, got a list"),
         ("list", "[]", "must be a list, got '[]'"),
         ("object", None, "is required"),
-        ("image", 5, "must be a path on the volume, a URL or a data URI, as text, got 5"),
-        ("image", " ", "must be a path on the volume, a URL or a data URI, as text, got ' '"),
+        ("image", 5, "must be a path on the volume or a data URI, as text, got 5"),
+        ("image", " ", "must be a path on the volume or a data URI, as text, got ' '"),
         ("output_path", 5, "must be a path on the volume, as text, got 5"),
     ],
 )

@@ -1,0 +1,311 @@
+"""Every command in the docs is run here, on the rehearsal engine, or is named with the reason why it is not.
+
+A line that the table below does not know fails, and so does an entry that no document has any more: the docs and the
+tests cannot drift apart. The lines of one document are run in one shell, top to bottom, as a reader types them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from morpheus_worker.jobs import JobResult
+from morpheus_worker.library import Library
+from morpheus_worker.settings import Settings
+from tests.commands import DEADLINE_S, Desk, desk, own_environment
+from tests.documents import PROJECT, Block, as_json, blocks, documents
+
+JOB_ID = "the-readmes-own-job"
+ACTIVATE = ". .venv/bin/activate"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a document's lines printed, and the folder that they were typed in."""
+
+    folder: Path
+    desk: Desk
+    printed: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run here; `look` judges what it printed and left. A server `stays` until the reader ends it."""
+
+    look: Callable[[Session, str], None] = lambda _session, _printed: None
+    stays: bool = False
+    needs: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another test runs it."""
+
+    test: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    because: str
+
+
+# What is to be seen of the lines that are run.
+
+
+def a_picture(width: int, height: int) -> Callable[[Session, str], None]:
+    def look(session: Session, printed: str) -> None:
+        (output,) = JobResult.model_validate_json(printed).outputs
+        assert (output.width, output.height) == (width, height)
+        assert (session.desk.volume / str(output.volume_path)).stat().st_size == output.bytes
+
+    return look
+
+
+def the_workflows(_session: Session, printed: str) -> None:
+    templates = Library.load(Settings.from_environment({}).workflows_dir)
+    assert [line.split()[0] for line in printed.splitlines()] == [template.name for template in templates]
+
+
+def the_params_of(workflow: str) -> Callable[[Session, str], None]:
+    def look(_session: Session, printed: str) -> None:
+        params = Library.load(Settings.from_environment({}).workflows_dir).get(workflow).params
+        assert [line.split("\t")[0] for line in printed.splitlines() if "\t" in line] == list(params)
+
+    return look
+
+
+def a_url(session: Session, printed: str) -> None:
+    assert re.search(r"http://127\.0\.0\.1:\d+", printed)
+
+
+def a_local_test(session: Session, _printed: str) -> None:
+    """What the SDK prints is its own; that it ended well the shell has seen."""
+    (stored,) = session.desk.volume.glob("job_outputs/local_test/result.json")
+    assert JobResult.model_validate_json(stored.read_bytes()).workflow_name == "smoke"
+
+
+def the_download(session: Session, _printed: str) -> None:
+    (published,) = session.desk.volume.glob(f"job_outputs/{JOB_ID}/*.png")
+    assert (session.folder / published.name).read_bytes() == published.read_bytes()
+
+
+def folders(session: Session, printed: str) -> None:
+    a_url(session, printed)
+    assert {"input", "models", "output"} <= {path.name for path in (session.folder / "rehearsal").iterdir()}
+
+
+REAL_COMFYUI = NotRun("it needs a real ComfyUI")
+
+LINES: dict[str, Run | Elsewhere | NotRun] = {
+    "make demo": Elsewhere("tests/acceptance/test_demo.py"),
+    "make test": Elsewhere("tests/acceptance/test_make.py"),
+    "make bench": NotRun("it takes as long as what it measures"),
+    ACTIVATE: Run(),
+    "morpheus rehearse --port 8188 &": Run(),
+    "export MORPHEUS_COMFYUI_URL=http://127.0.0.1:8188 MORPHEUS_VOLUME_ROOT=/tmp/volume": Run(),
+    "mkdir -p /tmp/volume": Run(),
+    'morpheus run sdxl_txt2img --param prompt="a lighthouse at dusk" --param steps=12': Run(a_picture(1024, 1024)),
+    "morpheus run upscale --image image=photo.png": Run(a_picture(96, 64)),
+    "morpheus workflows list": Run(the_workflows),
+    "morpheus workflows show sdxl_txt2img": Run(the_params_of("sdxl_txt2img")),
+    """python handler.py --test_input '{"input": {"workflow_name": "smoke"}}'""": Run(a_local_test),
+    "morpheus gateway --root /workspace --port 8000": Run(a_url, stays=True),
+    "curl -O http://127.0.0.1:8000/download/runpod-volume/job_outputs/<job id>/sdxl_txt2img_00001_.png": Run(
+        the_download, needs="curl"
+    ),
+    'bash -c "[ -d /opt/morpheus ] || git clone <this repository> /opt/morpheus; exec /opt/morpheus/pod_start.sh"': (
+        NotRun("it needs RunPod's container; tests/integration/test_pod_start.py starts the script")
+    ),
+    "morpheus rehearse --port 8188 --base-directory /tmp/rehearsal": Run(folders, stays=True),
+    "export MORPHEUS_TEST_COMFYUI_DIR=/path/to/ComfyUI MORPHEUS_TEST_COMFYUI_PYTHON=/path/to/its/python": REAL_COMFYUI,
+    ".venv/bin/python -m pytest tests/comfyui": REAL_COMFYUI,
+}
+
+FIGURES = {"README.md": ["app ── job: workflow_name + params ──▶ RunPod", "/runpod-volume/"]}
+"""Blocks that show something and are not typed, by how their first line begins."""
+
+
+def is_figure(block: Block) -> bool:
+    return any(block.text.strip().startswith(opening) for opening in FIGURES.get(block.document, []))
+
+
+@functools.cache
+def lines_of(document: str) -> tuple[str, ...]:
+    """What is to be typed, without the remarks after it."""
+    typed = [block for block in blocks(document) if block.language in ("", "sh", "bash") and not is_figure(block)]
+    return tuple(
+        re.sub(r"\s{2,}#.*", "", line).strip()
+        for block in typed
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if line.strip()
+    )
+
+
+def run_here() -> Iterator[tuple[str, str]]:
+    for document in documents():
+        for line in lines_of(document):
+            if isinstance(LINES.get(line), Run):
+                yield document, line
+
+
+# The table and the docs know the same lines.
+
+
+def test_every_line_in_the_docs_is_known_and_no_other() -> None:
+    shown = {line for document in documents() for line in lines_of(document)}
+    assert shown - LINES.keys() == set(), "say in LINES how these are run, or why they are not"
+    assert LINES.keys() - shown == set(), "no document has these any more"
+
+
+def test_a_block_is_typed_or_data_or_a_figure() -> None:
+    every = [block for document in documents() for block in blocks(document)]
+    assert {block.language for block in every} <= {"", "sh", "bash", "json"}
+    assert sum(is_figure(block) for block in every) == sum(map(len, FIGURES.values()))
+
+
+def test_what_runs_the_other_lines_is_there() -> None:
+    tests = {how.test for how in LINES.values() if isinstance(how, Elsewhere)}
+    assert [test for test in tests if not (PROJECT / test).is_file()] == []
+
+
+# The lines, typed.
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk(tmp_path_factory.mktemp("desk")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def example(own: Desk) -> Any:
+    """What the job of the README's first example becomes, through handler.py."""
+    job = {"id": JOB_ID, **as_json(json_of("README.md")[0])}
+    command = own.started(sys.executable, str(PROJECT / "handler.py"), "--test_input", json.dumps(job))
+    subprocess.run(**command, capture_output=True, timeout=DEADLINE_S, check=True)
+    return json.loads((own.volume / "job_outputs" / JOB_ID / "result.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def session_of(own: Desk, example: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Session]:
+    """The session of a document; its lines are typed once."""
+    return functools.cache(lambda document: typed(document, own, tmp_path_factory.mktemp("session")))
+
+
+@pytest.mark.parametrize(("document", "line"), list(run_here()))
+def test_a_line_does_what_the_docs_say(document: str, line: str, session_of: Callable[[str], Session]) -> None:
+    how = LINES[line]
+    assert isinstance(how, Run)
+    if how.needs is not None and shutil.which(how.needs) is None:
+        pytest.skip(f"{how.needs} is not installed")
+    session = session_of(document)
+    how.look(session, session.printed[line])
+
+
+def typed(document: str, own: Desk, folder: Path) -> Session:
+    Image.new("RGB", (24, 16), "teal").save(folder / "photo.png")
+    lines = [line for line in lines_of(document) if isinstance(LINES[line], Run)]
+    (folder / "session.sh").write_text(script(lines, substitutes(own, folder)), encoding="utf-8")
+    with (folder / "log").open("w") as log:
+        shell = subprocess.Popen(
+            ["sh", "session.sh"],
+            cwd=folder,
+            env=own_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            code = shell.wait(DEADLINE_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+    printed = [folder / f"{number}.out" for number in range(len(lines))]
+    assert code == 0, (folder / "log").read_text() + "".join(path.read_text() for path in printed if path.exists())
+    return Session(folder, own, {line: path.read_text() for line, path in zip(lines, printed, strict=True)})
+
+
+def script(lines: list[str], places: dict[str, str]) -> str:
+    """The lines for `sh`, each with a file for what it prints; what runs in the background ends with the shell."""
+    steps = ["set -e", "pids=", "trap 'kill $pids; wait' EXIT"]
+    steps += [] if ACTIVATE in lines else [substituted(ACTIVATE, places)]
+    for number, line in enumerate(lines):
+        how, command = LINES[line], substituted(line, places)
+        if isinstance(how, Run) and how.needs is not None and shutil.which(how.needs) is None:
+            steps.append(f": >{number}.out")
+        elif isinstance(how, Run) and how.stays:
+            # A server says where it listens once it does. Its end of the pipe stays open, for what it says later.
+            steps += [f"mkfifo {number}.pipe", f"{command} 2>{number}.pipe &", 'pids="$pids $!"']
+            steps += [f"exec 3<{number}.pipe", "read -r said <&3", f'printf "%s\\n" "$said" >{number}.out']
+        elif line.endswith("&"):
+            steps += [f"{command.removesuffix('&')} >{number}.out &", 'pids="$pids $!"']
+        else:
+            steps.append(f"{{ {command}\n}} >{number}.out")
+    return "\n".join(steps) + "\n"
+
+
+def substituted(line: str, places: dict[str, str]) -> str:
+    for shown, here in places.items():
+        line = line.replace(shown, here)
+    return line
+
+
+def substitutes(own: Desk, folder: Path) -> dict[str, str]:
+    """What the docs say → what stands for it here."""
+    return {
+        ".venv/bin/activate": str(Path(sys.executable).with_name("activate")),
+        "handler.py": str(PROJECT / "handler.py"),
+        "/tmp/volume": str(own.volume),
+        "/workspace": str(own.volume),
+        "/tmp/rehearsal": str(folder / "rehearsal"),
+        "<job id>": JOB_ID,
+        "8188": str(free_port()),
+        "8000": str(free_port()),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# The examples, held to what really comes.
+
+
+def json_of(document: str) -> list[str]:
+    return [block.text for block in blocks(document) if block.language == "json"]
+
+
+def test_the_example_of_a_result_is_what_the_example_of_a_job_becomes(own: Desk, example: Any) -> None:
+    text = json_of("README.md")[1].replace("<job id>", JOB_ID).replace("/runpod-volume/", f"{own.volume}/")
+    said = as_json(text)
+    (told,), (made,) = said.pop("outputs"), example["outputs"]
+    assert said.items() <= example.items()
+    assert told.keys() <= made.keys()
+    assert {key: told[key] for key in told if key not in ("bytes", "sha256")}.items() <= made.items()
+
+
+def test_the_example_of_a_failure_is_what_a_caller_gets(own: Desk) -> None:
+    said = as_json(json_of("docs/jobs.md")[1])
+    ended = own.morpheus("run", "sdxl_txt2img", "--param", "prompt=x", "--param", "steps=0")
+    failure = json.loads(ended.stdout)
+    assert said.keys() == failure.keys()
+    assert {**said, "job_id": None, "trace_id": None} == {**failure, "job_id": None, "trace_id": None}
