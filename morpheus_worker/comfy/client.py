@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from morpheus_worker.comfy import faults
-from morpheus_worker.comfy.codec import Executed, Message
 from morpheus_worker.comfy.history import HistoryEntry
 from morpheus_worker.comfy.http import Accepted, ComfyHttp, NotAnsweringError, Refusal, UnexpectedAnswerError
+from morpheus_worker.comfy.messages import Executed, Message
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.socket import EventStream, Inbox, Reconnected
 from morpheus_worker.comfy.tracker import Place, PromptTracker, Seen, State

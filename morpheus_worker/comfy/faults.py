@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from morpheus_worker.comfy.codec import ExecutionError
 from morpheus_worker.comfy.graphs import WRONG_OUTPUT, cycles, dangling_links, wiring_findings
+from morpheus_worker.comfy.messages import ExecutionError
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.errors import Code, MorpheusError, Problem, did_you_mean, from_problems
 

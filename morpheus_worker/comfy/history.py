@@ -14,7 +14,8 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from morpheus_worker.comfy.codec import ExecutionError, MalformedFrameError, decode_event
+from morpheus_worker.comfy.codec import MalformedFrameError, decode_event
+from morpheus_worker.comfy.messages import ExecutionError
 from morpheus_worker.jobs import MediaKind
 
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import websocket
 
-from morpheus_worker.comfy.codec import MalformedFrameError, Message, decode, prompt_of
+from morpheus_worker.comfy.codec import MalformedFrameError, decode
+from morpheus_worker.comfy.messages import Message, prompt_of
 from morpheus_worker.deadlines import backoff_s
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from morpheus_worker.comfy.codec import (
+from morpheus_worker.comfy.history import End, HistoryEntry
+from morpheus_worker.comfy.messages import (
     Executed,
     Executing,
     ExecutionCached,
@@ -23,7 +24,6 @@ from morpheus_worker.comfy.codec import (
     NodeProgress,
     ProgressState,
 )
-from morpheus_worker.comfy.history import End, HistoryEntry
 from morpheus_worker.deadlines import Clock
 from morpheus_worker.jobs import Progress
 

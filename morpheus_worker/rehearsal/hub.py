@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
-from morpheus_worker.comfy.codec import Executing, Message, Other, Status, encode
+from morpheus_worker.comfy.codec import encode
+from morpheus_worker.comfy.messages import Executing, Message, Other, Status
 
 log = logging.getLogger(__name__)
 

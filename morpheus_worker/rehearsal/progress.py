@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from morpheus_worker.comfy.codec import Message, NodeProgress, NodeState, ProgressState
+from morpheus_worker.comfy.messages import Message, NodeProgress, NodeState, ProgressState
 
 
 class ProgressBoard:

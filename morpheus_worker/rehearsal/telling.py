@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from morpheus_worker.comfy.codec import (
+from morpheus_worker.comfy.messages import (
     Executed,
     Executing,
     ExecutionCached,

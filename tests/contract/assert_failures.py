@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from morpheus_worker.comfy.codec import ExecutionError, ExecutionInterrupted
+from morpheus_worker.comfy.messages import ExecutionError, ExecutionInterrupted
 
 from .checks import assert_empty_answer, assert_never_ran, outputs, running_and_pending
 from .model import Call, Recording

@@ -5,7 +5,7 @@ Ids, times, counters and the number of progress messages are free.
 
 from __future__ import annotations
 
-from morpheus_worker.comfy.codec import NodeProgress
+from morpheus_worker.comfy.messages import NodeProgress
 
 from .checks import assert_empty_answer, assert_files, assert_viewed, outputs
 from .model import Recording

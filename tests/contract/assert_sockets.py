@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from morpheus_worker.comfy.codec import Executing, Preview, Status
+from morpheus_worker.comfy.messages import Executing, Preview, Status
 
 from .assert_results import sampler_steps
 from .checks import history_of

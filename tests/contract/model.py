@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from morpheus_worker.comfy.codec import Message, decode
+from morpheus_worker.comfy.codec import decode
+from morpheus_worker.comfy.messages import Message
 
 DATA: Final = Path(__file__).resolve().parent.parent / "recordings"
 

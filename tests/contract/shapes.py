@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from morpheus_worker.comfy.codec import Executed, Message, Other, Preview, ProgressText, Status, decode, encode
+from morpheus_worker.comfy.codec import decode, encode
+from morpheus_worker.comfy.messages import Executed, Message, Other, Preview, ProgressText, Status
 
 from .model import Frame, Recording
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from morpheus_worker.comfy.codec import Message
+from morpheus_worker.comfy.messages import Message
 
 from .model import Call, Frame, Recording
 from .shapes import HISTORY, check

@@ -22,7 +22,8 @@ from typing import Any, Self, TypeVar
 import aiohttp
 from aiohttp import web
 
-from morpheus_worker.comfy.codec import (
+from morpheus_worker.comfy.codec import encode
+from morpheus_worker.comfy.messages import (
     Executed,
     Executing,
     ExecutionCached,
@@ -33,7 +34,6 @@ from morpheus_worker.comfy.codec import (
     Message,
     NodeProgress,
     Status,
-    encode,
 )
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 

@@ -14,7 +14,8 @@ import pytest
 import websocket
 
 from morpheus_worker.comfy import socket as module
-from morpheus_worker.comfy.codec import Executing, ExecutionStart, Message, ProgressText, encode
+from morpheus_worker.comfy.codec import encode
+from morpheus_worker.comfy.messages import Executing, ExecutionStart, Message, ProgressText
 from morpheus_worker.comfy.socket import EventStream, Inbox, Reconnected
 from tests.integration.peer import WAIT_S, Peer, peer_with
 

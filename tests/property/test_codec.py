@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from morpheus_worker.comfy.codec import (
+from morpheus_worker.comfy.codec import MalformedFrameError, decode, encode
+from morpheus_worker.comfy.messages import (
     Executed,
     Executing,
     ExecutionCached,
@@ -18,7 +19,6 @@ from morpheus_worker.comfy.codec import (
     ExecutionInterrupted,
     ExecutionStart,
     ExecutionSuccess,
-    MalformedFrameError,
     Message,
     NodeProgress,
     NodeState,
@@ -27,8 +27,6 @@ from morpheus_worker.comfy.codec import (
     ProgressState,
     ProgressText,
     Status,
-    decode,
-    encode,
     prompt_of,
 )
 

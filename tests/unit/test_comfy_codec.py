@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from morpheus_worker.comfy.codec import (
+from morpheus_worker.comfy.codec import MalformedFrameError, decode, decode_event, encode
+from morpheus_worker.comfy.messages import (
     Executed,
     Executing,
     ExecutionCached,
@@ -16,7 +17,6 @@ from morpheus_worker.comfy.codec import (
     ExecutionInterrupted,
     ExecutionStart,
     ExecutionSuccess,
-    MalformedFrameError,
     Message,
     NodeProgress,
     NodeState,
@@ -25,9 +25,6 @@ from morpheus_worker.comfy.codec import (
     ProgressState,
     ProgressText,
     Status,
-    decode,
-    decode_event,
-    encode,
     prompt_of,
 )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from morpheus_worker.comfy.codec import ExecutionError
 from morpheus_worker.comfy.faults import TRACEBACK_LINES, from_execution, from_refusal, ignored_outputs
+from morpheus_worker.comfy.messages import ExecutionError
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.errors import Code, MorpheusError
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from morpheus_worker.comfy.codec import ExecutionError
 from morpheus_worker.comfy.history import End, FileRef, TextRef, kind_of, media_type_of, read_entry, reported
+from morpheus_worker.comfy.messages import ExecutionError
 
 START = ["execution_start", {"prompt_id": "p", "timestamp": 1}]
 RAISED = [

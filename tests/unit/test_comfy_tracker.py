@@ -11,7 +11,8 @@ from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from morpheus_worker.comfy.codec import (
+from morpheus_worker.comfy.history import End, HistoryEntry
+from morpheus_worker.comfy.messages import (
     Executed,
     Executing,
     ExecutionCached,
@@ -27,7 +28,6 @@ from morpheus_worker.comfy.codec import (
     ProgressState,
     Status,
 )
-from morpheus_worker.comfy.history import End, HistoryEntry
 from morpheus_worker.comfy.tracker import (
     ENDED_STATES,
     TRANSITIONS,

@@ -15,8 +15,8 @@ LEVELS = {
     "": 0, "errors": 0, "settings": 0, "jobs": 0, "logs": 0, "deadlines": 0,
     # L1 decisions
     "entry": 1, "templates": 1, "manifest": 1, "paths": 1,
-    "comfy": 1, "comfy.codec": 1, "comfy.objectinfo": 1, "comfy.check": 1, "comfy.tracker": 1, "comfy.history": 1,
-    "comfy.isolation": 1, "comfy.launch": 1, "comfy.faults": 1, "comfy.graphs": 1,
+    "comfy": 1, "comfy.messages": 1, "comfy.codec": 1, "comfy.objectinfo": 1, "comfy.check": 1, "comfy.tracker": 1,
+    "comfy.history": 1, "comfy.isolation": 1, "comfy.launch": 1, "comfy.faults": 1, "comfy.graphs": 1,
     # L2 effects
     "comfy.http": 2, "comfy.socket": 2, "comfy.client": 2, "comfy.process": 2, "comfy.files": 2, "comfy.recorded": 2,
     "library": 2, "linking": 2, "volume": 2, "media": 2, "pictures": 2, "publishing": 2,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from morpheus_worker.comfy.codec import MalformedFrameError, Other, decode
+from morpheus_worker.comfy.codec import MalformedFrameError, decode
+from morpheus_worker.comfy.messages import Other
 from morpheus_worker.rehearsal.faults import GARBAGE, OUT_OF_MEMORY, Box, FaultError, Faults, NodeFaultError
 
 
