@@ -244,7 +244,7 @@ def typed(document: str, own: Desk, folder: Path) -> Session:
 
 def script(lines: list[str], places: dict[str, str]) -> str:
     """The lines for `sh`, each with a file for what it prints; what runs in the background ends with the shell."""
-    steps = ["set -e", "pids=", "trap 'kill $pids; wait' EXIT"]
+    steps = ["set -e", "pids=", "trap 'kill $pids || true; wait' EXIT"]
     steps += [] if ACTIVATE in lines else [substituted(ACTIVATE, places)]
     for number, line in enumerate(lines):
         how, command = LINES[line], substituted(line, places)

@@ -8,6 +8,8 @@ import contextlib
 import io
 import json
 import logging
+import re
+import shlex
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,7 +200,7 @@ def test_a_misspelt_setting_is_warned_about(
     [
         (["rehearse", "--fault", "slow_nod=1", "--fault", "http_500=x"], 2, "did you mean 'slow_node'?); http_500=x: "),
         (["rehearse", "--port", "TAKEN"], 1, "127.0.0.1:TAKEN cannot be listened on"),
-        (["rehearse", "--host", "256.0.0.1"], 1, "256.0.0.1:8188 cannot be listened on"),
+        (["rehearse", "--host", "192.0.2.1", "--port", "0"], 1, "192.0.2.1:0 cannot be listened on"),
         (["rehearse", "--port", "0", "--base-directory", "HERE/main.py"], 1, "HERE/main.py"),
         (["gateway", "--root", "HERE", "--host", "::"], 2, "'::' is reachable from other machines"),
         (["gateway", "--root", "HERE", "--port", "TAKEN"], 1, "127.0.0.1:TAKEN cannot be listened on"),
@@ -290,6 +292,14 @@ def test_the_help_names_every_command_and_every_exit_code(capsys: pytest.Capture
     assert [word for word in first_words if word.isdecimal()] == ["0", "1", "2", "130"]
 
 
+def test_the_examples_of_the_help_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    examples = re.findall(r"^ +morpheus (\S.*?)(?:  .*)?$", capsys.readouterr().out, re.MULTILINE)
+    assert len(examples) == 4
+    for example in examples:
+        assert _parser().parse_args(shlex.split(example)).command
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, "workflows list", "workflows show"])
 def test_every_command_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
@@ -329,6 +339,14 @@ def test_a_broken_shipped_workflow_ends_with_1(
     monkeypatch.setenv("MORPHEUS_WORKFLOWS_DIR", str(tmp_path))
     assert main(["workflows", "list"]) == 1
     assert "morpheus: mine.json line 1" in capsys.readouterr().err
+
+
+def test_a_workflows_folder_that_is_not_there_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHEUS_WORKFLOWS_DIR", "/no/such/folder")
+    assert main(["workflows", "list"]) == 1
+    assert "MORPHEUS_WORKFLOWS_DIR: there is no folder /no/such/folder" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
