@@ -6,12 +6,14 @@ comfy/utils.py `common_upscale`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import wave
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageFile, ImageOps, ImageSequence
 
 from morpheus_worker.rehearsal.call import Call
 from morpheus_worker.rehearsal.values import Clip, Images, Latent, Masks, Sound, StandIn
@@ -60,7 +62,7 @@ def load_image(call: Call) -> tuple[Any, ...]:
     path = call.folders.annotated(call.text("image"))
     frames: list[Image.Image] = []
     masks: list[Image.Image] = []
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         for raw in ImageSequence.Iterator(opened):
             turned = ImageOps.exif_transpose(raw)
             frame = turned.convert("RGB")
@@ -70,6 +72,17 @@ def load_image(call: Call) -> tuple[Any, ...]:
             frames.append(frame)
             masks.append(_transparency(turned))
     return Images(tuple(frames)), Masks(tuple(masks))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """ComfyUI takes what there is of a picture that was cut short (0.3.64, node_helpers.py `pillow`)."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+    try:
+        with Image.open(path) as opened:
+            yield opened
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _transparency(image: Image.Image) -> Image.Image:
@@ -82,7 +95,7 @@ def _transparency(image: Image.Image) -> Image.Image:
 
 def load_image_mask(call: Call) -> tuple[Any, ...]:
     channel = _CHANNELS.get(call.text("channel"), "A")
-    with Image.open(call.folders.annotated(call.text("image"))) as opened:
+    with _opened(call.folders.annotated(call.text("image"))) as opened:
         mask = ImageOps.exif_transpose(opened).convert("RGBA").getchannel(channel)
     return (Masks((ImageOps.invert(mask) if channel == "A" else mask,)),)
 

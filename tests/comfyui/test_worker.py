@@ -86,11 +86,16 @@ def test_every_form_of_input(form: str, worker: Worker, volume: Path) -> None:
 
 
 def test_nothing_stays_at_comfyui(worker: Worker, real_comfyui: RealComfyUI) -> None:
-    before = files_below(real_comfyui.input_directory)
+    folders = (real_comfyui.input_directory, real_comfyui.output_directory)
+    before = files_below(*folders)
     for number in range(3):
         succeeded(run_job({"id": f"n{number}", "input": {"workflow_name": "upscale", **UPSCALE_PARAMS}}, worker))
-    assert files_below(real_comfyui.input_directory) == before
-    assert files_below(real_comfyui.output_directory) == []
+    assert files_below(*folders) == before
+
+
+def test_a_picture_that_was_cut_short_is_taken_as_far_as_it_goes(worker: Worker) -> None:
+    images = [{"name": "input_image.png", "image": data_uri(png(size=(200, 200))[:120])}]
+    succeeded(run_job({"id": "cut", "input": graph_job(INVERT_GRAPH, images=images)}, worker))
 
 
 def test_through_http_alone(real_comfyui: RealComfyUI, volume: Path) -> None:

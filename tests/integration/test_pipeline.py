@@ -133,6 +133,12 @@ def test_bare_base64_and_volume_paths_work_in_a_graph(worker: Worker, volume: Pa
     succeeded(run_job({"id": "path", "input": graph_job(on_volume)}, worker))
 
 
+def test_a_picture_that_was_cut_short_is_taken_as_far_as_it_goes(worker: Worker) -> None:
+    """As ComfyUI takes it: the worker never refuses what ComfyUI would accept."""
+    images = [{"name": "input_image.png", "image": data_uri(png(size=(200, 200))[:120])}]
+    succeeded(run_job({"id": "cut", "input": graph_job(INVERT_GRAPH, images=images)}, worker))
+
+
 def test_previews_are_published_when_nothing_else_is(worker: Worker, volume: Path) -> None:
     graph = {"1": SMOKE_GRAPH["1"], "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
     for number in range(2):

@@ -387,6 +387,18 @@ def test_no_face(message: str) -> None:
     assert raised(message, "Exception").code == Code.NO_FACE
 
 
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("image file is truncated (3 bytes not processed)", "OSError"),
+        ("cannot identify image file '/input/x.png'", "PIL.UnidentifiedImageError"),
+        ("broken PNG file (chunk b'IDAT')", "SyntaxError"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_the_callers(message: str, kind: str) -> None:
+    assert raised(message, kind).code == Code.INPUT_REJECTED
+
+
 @pytest.mark.parametrize("message", ["surface not found", "no facet", "interface not detected", "nonface"])
 def test_no_face_is_not_read_into_other_words(message: str) -> None:
     assert raised(message).code == Code.EXECUTION_FAILED
