@@ -131,7 +131,6 @@ class PromptTracker:
         self.prompt_id = prompt_id
         self.state = State.QUEUED
         self.error: ExecutionError | None = None
-        self.interrupted: ExecutionInterrupted | None = None
         self.entry: HistoryEntry | None = None
         self.end_was_announced = False
         self.started_at_s: float | None = None
@@ -194,7 +193,6 @@ class PromptTracker:
                 self.error = news
                 return Signal.RAISED
             case ExecutionInterrupted():
-                self.interrupted = news
                 return Signal.STOPPED
             case ExecutionSuccess():
                 return Signal.ENDED
