@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -270,11 +271,11 @@ def substituted(line: str, places: dict[str, str]) -> str:
 def substitutes(own: Desk, folder: Path) -> dict[str, str]:
     """What the docs say → what stands for it here."""
     return {
-        ".venv/bin/activate": str(Path(sys.executable).with_name("activate")),
-        "handler.py": str(PROJECT / "handler.py"),
-        "/tmp/volume": str(own.volume),
-        "/workspace": str(own.volume),
-        "/tmp/rehearsal": str(folder / "rehearsal"),
+        ".venv/bin/activate": shlex.quote(str(Path(sys.executable).with_name("activate"))),
+        "handler.py": shlex.quote(str(PROJECT / "handler.py")),
+        "/tmp/volume": shlex.quote(str(own.volume)),
+        "/workspace": shlex.quote(str(own.volume)),
+        "/tmp/rehearsal": shlex.quote(str(folder / "rehearsal")),
         "<job id>": JOB_ID,
         "8188": str(free_port()),
         "8000": str(free_port()),
