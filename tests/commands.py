@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,12 @@ def desk(folder: Path) -> Iterator[Desk]:
     given = ["--port", "0", "--base-directory", str(folder / "comfyui"), "--step-s", "0.05"]
     with serving("rehearse", *given) as url:
         yield Desk(folder, url)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def own_environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from morpheus_worker import entry
 from morpheus_worker.errors import MorpheusError
 from morpheus_worker.manifest import ManifestError, parse_manifest
 from morpheus_worker.settings import Settings
@@ -18,13 +19,11 @@ def rehearse(asked: argparse.Namespace, settings: Settings) -> int:
         faults = Faults.parse(asked.fault)
         names = _manifest_names(settings)
         serve(asked.host, asked.port, asked.base_directory, faults=faults, step_s=asked.step_s, model_names=names)
-    except FaultError as failure:
-        return _refused(str(failure), 2)
-    except ManifestError as failure:
-        return _refused(str(failure), 2)
+    except (FaultError, ManifestError) as failure:
+        return _refused(str(failure), entry.EXIT_USAGE)
     except OSError as failure:
         return _unserved(asked, failure)
-    return 0
+    return entry.EXIT_OK
 
 
 def gateway(asked: argparse.Namespace, _settings: Settings) -> int:
@@ -34,12 +33,12 @@ def gateway(asked: argparse.Namespace, _settings: Settings) -> int:
     try:
         serve(asked.root, asked.host, asked.port, allow_public=asked.allow_public)
     except NotLoopbackError as failure:
-        return _refused(f"{failure} (--allow-public)", 2)
+        return _refused(f"{failure} (--allow-public)", entry.EXIT_USAGE)
     except MorpheusError as failure:
-        return _refused(failure.message, 1)
+        return _refused(failure.message, entry.EXIT_FAILED)
     except OSError as failure:
         return _unserved(asked, failure)
-    return 0
+    return entry.EXIT_OK
 
 
 def _manifest_names(settings: Settings) -> dict[str, list[str]]:
@@ -54,8 +53,8 @@ def _manifest_names(settings: Settings) -> dict[str, list[str]]:
 
 def _unserved(asked: argparse.Namespace, failure: OSError) -> int:
     if failure.filename is not None:
-        return _refused(f"{failure.filename} cannot be used: {failure.strerror}", 1)
-    return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", 1)
+        return _refused(f"{failure.filename} cannot be used: {failure.strerror}", entry.EXIT_FAILED)
+    return _refused(f"{asked.host}:{asked.port} cannot be listened on: {failure.strerror}", entry.EXIT_FAILED)
 
 
 def _refused(sentence: str, exit_code: int) -> int:

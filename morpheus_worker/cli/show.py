@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from morpheus_worker import boot
+from morpheus_worker import boot, entry
 from morpheus_worker.comfy.recorded import load_recorded
 from morpheus_worker.deadlines import Deadline
 from morpheus_worker.errors import MorpheusError
@@ -25,18 +25,18 @@ from morpheus_worker.volume import wait_for_volume
 def schema() -> int:
     """The JSON Schema of everything that crosses the wire, one key a model."""
     print(json.dumps({model.__name__: model.model_json_schema() for model in WIRE_MODELS}, indent=2))
-    return 0
+    return entry.EXIT_OK
 
 
 def config(settings: Settings) -> int:
-    print_table("", ("setting", "value", "meaning"), settings.table())
-    return 0
+    print_table(("setting", "value", "meaning"), settings.table())
+    return entry.EXIT_OK
 
 
 def workflows_list(settings: Settings) -> int:
     library = _library(settings)
     rows = [(t.name, ", ".join(t.about.aliases), t.about.title or t.about.description) for t in library]
-    print_table("", ("workflow", "aliases", "what it does"), rows)
+    print_table(("workflow", "aliases", "what it does"), rows)
     return _warned(library)
 
 
@@ -47,14 +47,14 @@ def workflows_show(name: str, settings: Settings) -> int:
         template = library.get(name)
     except MorpheusError as failure:
         print(f"morpheus: {failure.message}", file=sys.stderr)
-        return 2
+        return entry.EXIT_USAGE
     about = template.about
     print(f"{template.name}: {about.title}\n{about.description}\n")
     rows = [
         (row.key, row.type, row.default, row.allowed, row.media, row.description)
         for row in describe(template, load_recorded())
     ]
-    print_table("", ("param", "type", "default", "allowed", "media", "meaning"), rows)
+    print_table(("param", "type", "default", "allowed", "media", "meaning"), rows)
     _print_needs(template.name, settings)
     return _warned(library)
 
@@ -81,27 +81,27 @@ def _library(settings: Settings) -> Library:
 def _warned(library: Library) -> int:
     for sentence in library.warnings:
         print(f"morpheus: {sentence}", file=sys.stderr)
-    return 1 if library.problems else 0
+    return entry.EXIT_FAILED if library.problems else entry.EXIT_OK
 
 
 def link(settings: Settings) -> int:
     """Links the volume into ComfyUI as the boot does, and says what was found."""
     if settings.child_dir is None:
         print("morpheus: set MORPHEUS_COMFYUI_DIR to the ComfyUI to link into", file=sys.stderr)
-        return 2
+        return entry.EXIT_USAGE
     try:
         folders = boot.comfyui_folders(settings.child_dir, settings)
         wait_for_volume(settings.volume_root, deadline=Deadline.after(0.0))
         print(boot.link_volume(settings, folders).summary())
-        for entry in boot.missing_entries(settings, folders):
-            print(f"not on the volume: {entry}")
+        for absent in boot.missing_entries(settings, folders):
+            print(f"not on the volume: {absent}")
     except (MorpheusError, ManifestError, OSError) as failure:
         print(f"morpheus: {failure}", file=sys.stderr)
-        return 1
-    return 0
+        return entry.EXIT_FAILED
+    return entry.EXIT_OK
 
 
-def print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated lines elsewhere."""
     if sys.stdout is None or not sys.stdout.isatty():
         for row in rows:
@@ -109,7 +109,7 @@ def print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, 
         return
     # Folded, not cut: a file's name or a path is of no use without its end.
     headers = (Column(name, overflow="fold") for name in columns)
-    table = Table(*headers, title=title or None, box=None, pad_edge=False)
+    table = Table(*headers, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from morpheus_worker.comfy.graphs import is_link
+from morpheus_worker.comfy.graphs import is_link, types_meet
 from morpheus_worker.comfy.objectinfo import InputInfo, NodeInfo, ObjectInfo
 
 InputExists = Callable[[str], bool]
@@ -208,7 +208,7 @@ class _Check:
             return
         received = self._output_type(self.graph[link[0]]["class_type"], link[1])
         expected = _declared_type(wanted)
-        if _types_meet(received, expected):
+        if types_meet(received, expected):
             findings.links.append((wanted, link))
             return
         details = f"{wanted.name}, received_type({received}) mismatch input_type({expected})"
@@ -264,19 +264,6 @@ def _copied(node: Any) -> Any:
 
 def _declared_type(wanted: InputInfo) -> Any:
     return list(wanted.choices or ()) if wanted.checked_choices and wanted.choices is not None else wanted.type
-
-
-def _types_meet(received: Any, expected: Any) -> bool:
-    """A type is text that may name several, `*` any; a choice's type is the list itself."""
-    if received == expected or "*" in (received, expected):
-        return True
-    if not isinstance(received, str) or not isinstance(expected, str):
-        return False
-    return not _names(received).isdisjoint(_names(expected))
-
-
-def _names(kind: str) -> set[str]:
-    return {name.strip() for name in kind.split(",")}
 
 
 def _out_of_bounds(wanted: InputInfo, value: Any) -> dict[str, Any] | None:

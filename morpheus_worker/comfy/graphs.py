@@ -73,6 +73,16 @@ def is_link(value: object) -> bool:
     return isinstance(value[0], str) and isinstance(value[1], (int, float))
 
 
+def types_meet(received: Any, expected: Any) -> bool:
+    """Whether ComfyUI takes an output of the one type for an input of the other. A type is text that may name several
+    with commas between, and `*` any; a choice's type is the list itself."""
+    if received == expected or "*" in (received, expected):
+        return True
+    if not isinstance(received, str) or not isinstance(expected, str):
+        return False
+    return not _names(received).isdisjoint(_names(expected))
+
+
 def sources_of(graph: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Who reads from whom. Nodes without links are left out."""
     found = {
@@ -177,7 +187,7 @@ def _wrong_link(index: int, source: NodeInfo, wanted: str) -> str | None:
     if not 0 <= index < len(source.outputs):
         return f"{WRONG_OUTPUT} {index} of {source.class_type}, which has {len(source.outputs)}"
     brings = source.outputs[index]
-    if "*" in (brings, wanted) or _names(brings) & _names(wanted):
+    if types_meet(brings, wanted):
         return None
     return f"takes {wanted}, but its link to {source.class_type} brings {brings}"
 

@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from PIL import Image
 from morpheus_worker.jobs import JobResult
 from morpheus_worker.library import Library
 from morpheus_worker.settings import Settings
-from tests.commands import DEADLINE_S, Desk, desk, own_environment
+from tests.commands import DEADLINE_S, Desk, desk, free_port, own_environment
 from tests.documents import PROJECT, Block, as_json, blocks, documents
 
 JOB_ID = "the-readmes-own-job"
@@ -280,12 +279,6 @@ def substitutes(own: Desk, folder: Path) -> dict[str, str]:
         "8188": str(free_port()),
         "8000": str(free_port()),
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # The examples, held to what really comes.

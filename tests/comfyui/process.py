@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Final
 
 import requests
 
+from tests.commands import free_port
 from tests.contract.live import Models
 from tests.tools.make_tiny_models import UPSCALER_NAME
 
@@ -116,12 +116,6 @@ def prepare(installation: Installation, base_directory: Path, checkpoint: Path |
     )
     if checkpoint is not None:
         (base_directory / "models" / "checkpoints" / CHECKPOINT_NAME).symlink_to(checkpoint.resolve())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _own_folders(base_directory: Path) -> list[str]:

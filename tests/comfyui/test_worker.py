@@ -17,6 +17,7 @@ import pytest
 from morpheus_worker.comfy.files import LocalFiles
 from morpheus_worker.comfy.launch import ComfyFolders
 from morpheus_worker.pipeline import Worker, run_job
+from tests.commands import free_port
 from tests.integration.conftest import assembled
 from tests.integration.jobs import (
     INVERT_GRAPH,
@@ -32,7 +33,7 @@ from tests.integration.jobs import (
 from tests.integration.test_bad_input import CASES
 from tests.tools.make_tiny_models import UPSCALER_NAME
 
-from .process import Installation, RealComfyUI, free_port
+from .process import Installation, RealComfyUI
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UPSCALE_PARAMS = {"image": data_uri(png()), "upscale_model": UPSCALER_NAME}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from morpheus_worker.rehearsal import install_tree
+from tests.commands import free_port
 
 from .job_server import JobServer
 from .jobs import SMOKE_GRAPH, data_uri, files_below, graph_job, png
@@ -30,12 +31,6 @@ LONG_JOB = graph_job(
     }
 )
 """Twelve nodes, half a second each: long enough to be stopped by an SDK that listens for that only now and then."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
