@@ -1,11 +1,14 @@
-"""Time as a value: deadlines and backoff, with the clock handed in."""
+"""Time as a value: deadlines, what a job is allowed, and backoff, with the clock handed in."""
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from morpheus_worker.errors import Code, MorpheusError
 
 Clock = Callable[[], float]
 """Seconds that never go back, from any origin."""
@@ -34,6 +37,39 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return self.clock() >= self.at_s
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How long a job may go on: until its deadline, and while nobody has cancelled it."""
+
+    deadline: Deadline
+    cancelled: threading.Event
+
+    @classmethod
+    def of(cls, seconds: float) -> Allowance:
+        """One that nobody cancels."""
+        return cls(Deadline.after(seconds), threading.Event())
+
+    def check(self, doing: str) -> None:
+        """Called at every turn of a long piece of work; `doing` says which: "fetching its media".
+
+        Raises:
+            MorpheusError: `cancelled` or `timeout`, once there is a reason to stop.
+        """
+        if self.cancelled.is_set():
+            raise MorpheusError(Code.CANCELLED, "The job was cancelled")
+        if self.deadline.passed:
+            raise MorpheusError(Code.TIMEOUT, f"The job's deadline passed while {doing}")
+
+    def wait(self, seconds: float, doing: str) -> None:
+        """Sleeps that long, unless the job has to stop meanwhile.
+
+        Raises:
+            MorpheusError: as `check` does.
+        """
+        self.cancelled.wait(min(seconds, self.deadline.remaining_s))
+        self.check(doing)
 
 
 def backoff_s(first_s: float, ceiling_s: float, *, factor: float = 2.0, jitter: float = 0.25) -> Iterator[float]:

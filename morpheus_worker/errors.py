@@ -107,6 +107,19 @@ class MorpheusError(Exception):
         self.refundable = code not in NOT_REFUNDABLE if refundable is None else refundable
 
 
+class MediaRefusedError(Exception):
+    """One medium of a job that cannot be had, before it is told together with the others.
+
+    `code` is `input_unreachable` or `input_rejected`; `retryable` says whether the same medium may be had the next
+    time, where the code alone would say it wrongly.
+    """
+
+    def __init__(self, code: Code, what: str, hint: str | None = None, *, retryable: bool | None = None) -> None:
+        super().__init__(what)
+        self.code, self.what, self.hint = code, what, hint
+        self.retryable = code in RETRYABLE if retryable is None else retryable
+
+
 def from_problems(code: Code, opening: str, problems: Sequence[Problem], **more: Any) -> MorpheusError:
     """One error for all problems at once: `opening: first; second; third`; of very many, the first `MOST_TOLD`."""
     rest = len(problems) - MOST_TOLD

@@ -6,6 +6,7 @@ it arrived in.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -23,9 +24,16 @@ JOB_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 MAX_DEPTH: Final = 100
 """Levels of lists and objects in a job's input. A graph has three; Python's own recursion ends near a thousand."""
 
+NOT_ASKED_FOR: Final = frozenset({"timeout_s", "idempotency_key", "comfy_org_api_key"})
+"""Keys of a job's input that do not change what it makes."""
+
+LONG_TEXT: Final = 4096
+"""Characters from which a text is hashed by itself for the fingerprint."""
+
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 MediaKind = Literal["image", "video", "audio", "model3d", "text", "file"]
+StoreName = Literal["volume", "s3", "base64"]
 Stage = Literal["staging", "queued", "executing", "publishing"]
 
 
@@ -35,7 +43,7 @@ class InputImage(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     name: str = Field(min_length=1, max_length=255)
-    image: str = Field(min_length=1, description="a data URI or base64")
+    image: str = Field(min_length=1, description="a data URI, base64, or a URL")
 
 
 class JobInput(BaseModel):
@@ -52,12 +60,15 @@ class JobInput(BaseModel):
     images: list[InputImage] | None = Field(None, description="pictures that a graph's loader nodes name")
     comfy_org_api_key: SecretStr | None = Field(None, description="key for ComfyUI's paid API nodes, never logged")
     timeout_s: float | None = Field(None, gt=0, le=86_400, description="deadline of this job, in seconds")
-    outputs: Literal["volume"] | None = Field(None, description="where the outputs go")
-    idempotency_key: str | None = Field(None, min_length=1, max_length=256)
+    outputs: StoreName | None = Field(None, description="where the outputs go; default: MORPHEUS_OUTPUTS")
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=256, description="a job with a key seen before gets the stored result"
+    )
 
 
 class OutputFile(BaseModel):
-    """One thing the job made. Files have a `path`; text comes inline as `text`."""
+    """One thing the job made. A file has a `path` on the volume, a `url` in the bucket, or its `data`, by where the
+    job's outputs go; text comes inline as `text`."""
 
     kind: MediaKind
     filename: str
@@ -69,7 +80,19 @@ class OutputFile(BaseModel):
     volume_path: str | None = Field(None, description="the same, relative to the volume")
     width: int | None = Field(None, description="in pixels")
     height: int | None = Field(None, description="in pixels")
+    duration_s: float | None = Field(None, description="of a video or sound")
+    url: str | None = Field(None, description="where it can be downloaded, presigned unless the bucket is public")
+    s3_uri: str | None = Field(None, description="s3://<bucket>/<key>; another job takes it as an input")
+    data: str | None = Field(None, description="base64")
     text: str | None = None
+
+
+class ResultImage(BaseModel):
+    """A picture in the form that clients of the official ComfyUI worker read."""
+
+    filename: str
+    type: Literal["base64", "s3_url"]
+    data: str = Field(description="base64, or a URL")
 
 
 class Timings(BaseModel):
@@ -93,6 +116,11 @@ class JobResult(BaseModel):
     params: dict[str, Any] = Field(description="as used: defaults filled in, the drawn seed included")
     timings: Timings
     warnings: list[str] = []
+    images: list[ResultImage] | None = Field(None, description="of a graph, for clients of the official worker")
+    errors: list[str] | None = Field(None, description="of a graph: the outputs that could not be delivered")
+    replayed: Literal[True] | None = Field(
+        None, description="set when this is the stored result of an earlier delivery"
+    )
     image_pod_path: str | None = Field(None, description="the first picture's path again, for older clients")
     video_pod_path: str | None = Field(None, description="the first video's path again, for older clients")
 
@@ -148,7 +176,8 @@ class JobRequest:
 
     Exactly one of `workflow_name` and `graph` is set. `strict_keys` are those of `params` that the caller placed there
     on purpose: an unknown one is an error. Flat keys may belong to the caller's own bookkeeping, so an unknown one of
-    those only warns. `ignored_keys` are flat keys beside a graph, which has no params.
+    those only warns. `ignored_keys` are flat keys beside a graph, which has no params. `fingerprint` is the same for
+    two inputs that ask for the same thing.
     """
 
     job_id: str
@@ -159,6 +188,9 @@ class JobRequest:
     images: tuple[InputImage, ...] = ()
     ignored_keys: tuple[str, ...] = ()
     timeout_s: float | None = None
+    outputs: StoreName | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""
     comfy_org_api_key: SecretStr | None = None
 
 
@@ -190,7 +222,27 @@ def parse_request(job_id: str, job_input: object) -> JobRequest:
     problems += _shape_problems(parsed)
     if problems:
         raise _refused(problems)
-    return _as_request(job_id, parsed)
+    return _as_request(job_id, parsed, fingerprint_of(fields))
+
+
+def fingerprint_of(fields: Mapping[str, Any]) -> str:
+    """The same for two inputs that ask for the same thing: SHA-256, in hex, over the input as JSON, its keys in order.
+
+    How long it may take, the key it is known by, and who pays for it do not belong to what is asked for.
+    """
+    absent = {key for key in JobInput.model_fields if fields.get(key) is None}
+    asked = {key: _digested(value) for key, value in fields.items() if key not in NOT_ASKED_FOR | absent}
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digested(value: Any) -> Any:
+    """The value with its long texts hashed: writing megabytes of base64 as JSON takes many times as long."""
+    if isinstance(value, str) and len(value) > LONG_TEXT:
+        return f"\0{hashlib.sha256(value.encode()).hexdigest()}"
+    if isinstance(value, dict):
+        return {key: _digested(inner) for key, inner in value.items()}
+    return [_digested(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _as_object(job_input: object) -> dict[str, Any]:
@@ -220,7 +272,7 @@ def _shape_problems(parsed: JobInput) -> list[Problem]:
     return problems
 
 
-def _as_request(job_id: str, parsed: JobInput) -> JobRequest:
+def _as_request(job_id: str, parsed: JobInput, fingerprint: str) -> JobRequest:
     graph = parsed.workflow if isinstance(parsed.workflow, dict) else None
     name = parsed.workflow if isinstance(parsed.workflow, str) else parsed.workflow_name
     placed = {**(parsed.config_payload or {}), **(parsed.params or {})}
@@ -234,6 +286,9 @@ def _as_request(job_id: str, parsed: JobInput) -> JobRequest:
         images=tuple(parsed.images or ()),
         ignored_keys=() if graph is None else tuple(flat),
         timeout_s=parsed.timeout_s,
+        outputs=parsed.outputs,
+        idempotency_key=parsed.idempotency_key,
+        fingerprint=fingerprint,
         comfy_org_api_key=parsed.comfy_org_api_key,
     )
 
@@ -258,7 +313,7 @@ def _unsound(fields: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(at, f"is nested more than {MAX_DEPTH} levels deep")
         elif isinstance(value, float) and not math.isfinite(value):
             yield Problem(at, "is not a finite number; JSON has no NaN or infinity")
-        elif isinstance(value, str) and _LONE_SURROGATE.search(value):
+        elif isinstance(value, str) and not value.isascii() and _LONE_SURROGATE.search(value):
             yield Problem(at, "is not valid text: it holds half of a surrogate pair")
         elif isinstance(value, dict):
             rest.extend((key, f"{at}.{_shown(key)} (the key)", depth) for key in value)

@@ -1,6 +1,7 @@
 """Settings: one frozen model, the only reader of the environment.
 
-Each field `name` is read from `MORPHEUS_NAME`. Units are in the names. An empty variable counts as absent, because
+Each field `name` is read from `MORPHEUS_NAME`; `bucket_name` and its like from `BUCKET_NAME`, as the RunPod SDK and the
+official ComfyUI worker call them. Units are in the names. An empty variable counts as absent, because
 endpoint consoles cannot unset one.
 """
 
@@ -11,11 +12,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from morpheus_worker.errors import Problem, did_you_mean
 
 PREFIX: Final = "MORPHEUS_"
+BUCKET_PREFIX: Final = "bucket_"
+"""Fields of this prefix are other people's names, used as they are."""
+
+LONGEST_PRESIGNED_S: Final = 7 * 24 * 3600
+"""What a signature of version 4 allows (AWS, "Authenticating requests: query parameters")."""
 TEST_PREFIX: Final = "MORPHEUS_TEST_"
 """Variables that only the tests read; never reported as unknown."""
 
@@ -39,6 +54,10 @@ class SettingsError(Exception):
 
 def _split_arguments(value: object) -> object:
     return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _split_list(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
 def _shipped(name: str) -> Path:
@@ -97,12 +116,63 @@ class Settings(BaseModel):
     max_image_pixels: int = Field(
         178_956_970, gt=0, description="Largest input picture, in pixels (Pillow's own bomb limit)."
     )
+    media_timeout_s: float = Field(300.0, gt=0, description="How long fetching one medium may take, in seconds.")
+    media_private_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_list)] = Field(
+        (),
+        description="Hosts, addresses and networks (10.0.0.0/8) that media URLs may lead to although they are private; "
+        "* for all, metadata services too.",
+    )
+    outputs: Literal["volume", "s3", "base64"] | None = Field(
+        None, description="Where outputs go when a job does not say: volume, s3 or base64; default: volume."
+    )
+    max_result_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="Largest answer, in bytes; default: what RunPod carries, 10 MB, and 20 MB for /runsync.",
+    )
+    bucket_endpoint_url: str | None = Field(
+        None,
+        description="The S3 endpoint; the bucket may be part of it.",
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$",
+    )
+    bucket_name: str | None = Field(
+        None,
+        description="The bucket for outputs; default: the one in the endpoint's URL.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$",
+    )
+    bucket_region: str | None = Field(
+        None, description="Its region; default: the one in the endpoint's URL, else what such a store takes."
+    )
+    bucket_access_key_id: SecretStr | None = Field(None, description="Default: what the AWS SDK finds (AWS_*).")
+    bucket_secret_access_key: SecretStr | None = Field(None, description="Belongs to BUCKET_ACCESS_KEY_ID.")
+    s3_key_prefix: str = Field("", description="Begins the keys of outputs, before the job id: a/folder/.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Whether the bucket stands in the path or the host of a URL."
+    )
+    s3_public_url: str | None = Field(
+        None,
+        description="Address under which the bucket can be read by everybody; URLs of outputs are then not presigned.",
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$",
+    )
+    s3_url_ttl_s: int = Field(
+        LONGEST_PRESIGNED_S, gt=0, le=LONGEST_PRESIGNED_S, description="How long a presigned URL works, in seconds."
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json, text, or auto: text on a terminal, JSON elsewhere."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
 
     _url_was_set: bool = False
+
+    @model_validator(mode="after")
+    def _s3_adds_up(self) -> Self:
+        if (self.bucket_access_key_id is None) != (self.bucket_secret_access_key is None):
+            raise ValueError(
+                "BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY belong together; one of them is missing"
+            )
+        if self.outputs == "s3" and self.bucket_endpoint_url is None and self.bucket_name is None:
+            raise ValueError("MORPHEUS_OUTPUTS is s3, but neither BUCKET_ENDPOINT_URL nor BUCKET_NAME says where")
+        return self
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -113,7 +183,7 @@ class Settings(BaseModel):
         """
         given = {name: value for name, value in environ.items() if value.strip()}
         values: dict[str, Any] = {
-            field: given[PREFIX + field.upper()] for field in cls.model_fields if PREFIX + field.upper() in given
+            field: given[variable_of(field)] for field in cls.model_fields if variable_of(field) in given
         }
         try:
             settings = cls.model_validate(values)
@@ -137,9 +207,14 @@ class Settings(BaseModel):
     def table(self) -> list[tuple[str, str, str]]:
         """Rows of (variable, value in force, description), for `morpheus config`."""
         return [
-            (PREFIX + name.upper(), _shown(getattr(self, name)), field.description or "")
+            (variable_of(name), _shown(getattr(self, name)), field.description or "")
             for name, field in type(self).model_fields.items()
         ]
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that a field is read from."""
+    return field.upper() if field.startswith(BUCKET_PREFIX) else PREFIX + field.upper()
 
 
 def _shown(value: object) -> str:
@@ -153,7 +228,7 @@ def unknown_settings(environ: Mapping[str, str]) -> list[Problem]:
 
     Not an error, or an image could not be rolled back without editing the endpoint's environment.
     """
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [variable_of(name) for name in Settings.model_fields]
     return [
         Problem(name, "no such setting", did_you_mean(name, known) or "'morpheus config' lists the settings")
         for name in sorted(environ)
@@ -162,5 +237,5 @@ def unknown_settings(environ: Mapping[str, str]) -> list[Problem]:
 
 
 def _as_problem(error: Any) -> Problem:
-    where = PREFIX + str(error["loc"][0]).upper() if error["loc"] else ""
+    where = variable_of(str(error["loc"][0])) if error["loc"] else ""
     return Problem(where, str(error["msg"]).removeprefix("Value error, "))

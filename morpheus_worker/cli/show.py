@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -20,6 +21,9 @@ from morpheus_worker.manifest import ManifestError
 from morpheus_worker.settings import Settings
 from morpheus_worker.templates.describe import describe
 from morpheus_worker.volume import wait_for_volume
+
+LONGEST_NAME: Final = 40
+"""Columns of a terminal that a name in a table gets at most before it is folded."""
 
 
 def schema() -> int:
@@ -107,9 +111,11 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
         for row in rows:
             print("\t".join(row))
         return
-    # Folded, not cut: a file's name or a path is of no use without its end.
-    headers = (Column(name, overflow="fold") for name in columns)
-    table = Table(*headers, box=None, pad_edge=False)
+    # Folded, not cut: a file's name or a path is of no use without its end. What a row is called by stays in one piece.
+    longest = max((len(row[0]) for row in rows), default=0)
+    first = Column(columns[0], overflow="fold", min_width=min(longest, LONGEST_NAME))
+    headers = (Column(name, overflow="fold") for name in columns[1:])
+    table = Table(first, *headers, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

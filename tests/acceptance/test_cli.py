@@ -24,7 +24,7 @@ from morpheus_worker import __version__
 from morpheus_worker.jobs import JobFailure, JobResult
 from morpheus_worker.library import Library
 from morpheus_worker.rehearsal import Faults
-from morpheus_worker.settings import Settings
+from morpheus_worker.settings import Settings, variable_of
 from tests.commands import DEADLINE_S, MORPHEUS, Desk, desk, own_environment, serving
 
 GRAPH = {
@@ -169,7 +169,7 @@ def test_a_terminal_gets_a_bar_and_the_log_and_standard_output_the_result_alone(
 def test_a_table_on_a_terminal_cuts_nothing(here: Desk) -> None:
     code, shown, _ = on_a_terminal(here, "config", stream="stdout", MORPHEUS_COMFYUI_ARGS="[bold]" + "x" * 200)
     assert code == 0
-    assert all(f"MORPHEUS_{name.upper()}" in shown for name in Settings.model_fields)
+    assert all(variable_of(name) in shown for name in Settings.model_fields)
     assert "[bold]" in shown
     assert shown.count("x") >= 200
 

