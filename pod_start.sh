@@ -26,7 +26,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("Python 3.11")
 from importlib.util import find_spec
-wanted = ("runpod", "requests", "websocket", "pydantic", "aiohttp", "yaml", "PIL", "rich")
+wanted = ("runpod", "requests", "websocket", "boto3", "pydantic", "aiohttp", "yaml", "PIL", "rich")
 sys.exit(", ".join(name for name in wanted if find_spec(name) is None) or 0)
 PYTHON
 ); then

@@ -93,7 +93,7 @@ def test_a_python_without_the_requirements_is_refused_in_one_line(clone: Path, t
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     ended = subprocess.run(**command(clone, MORPHEUS_PYTHON=str(bare / "bin" / "python")), check=False)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
-    assert "lacks what the worker needs (runpod, requests, websocket, pydantic" in ended.stderr
+    assert "lacks what the worker needs (runpod, requests, websocket, boto3, pydantic" in ended.stderr
     assert f"install --require-hashes -r '{clone}/requirements.lock'" in ended.stderr
 
 
