@@ -1,52 +1,85 @@
 """Brings a job's media to where ComfyUI's loader nodes find it, under names no other job can have.
 
-A file on the volume is linked, inline data is written; both are taken away when the job ends. What arrives is looked
-at before it is believed: a picture must have a picture's header.
+A file on the volume is linked; what comes inline or from elsewhere is written once, straight to where ComfyUI reads it.
+Everything is taken away when the job ends. What arrives is looked at before it is believed: its first bytes say what
+it is, whatever its name or its sender calls it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import io
-import mimetypes
+import contextvars
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from morpheus_worker.comfy.files import ComfyFiles
-from morpheus_worker.errors import Code, Problem, from_problems
-from morpheus_worker.paths import UnsafePathError, safe_filename, volume_relative
-from morpheus_worker.pictures import NotAPictureError, size_of
+from morpheus_worker.addresses import PrivateHosts
+from morpheus_worker.checking import InputKind, Limits, check_content, noun_of, suits
+from morpheus_worker.comfy.files import ComfyFiles, placing
+from morpheus_worker.contents import Content, content_of, right_name
+from morpheus_worker.deadlines import Allowance, Deadline
+from morpheus_worker.errors import Code, MediaRefusedError, MorpheusError, Problem, from_problems
+from morpheus_worker.fetching import Fetched, Remote, fetch_all
+from morpheus_worker.inline import FORMS, base64_chunks, base64_head, data_uri, percent_decoded
+from morpheus_worker.paths import MAX_PATH_BYTES, UnsafePathError, safe_filename, volume_relative
 from morpheus_worker.volume import confined
 
-InputKind = Literal["image", "video", "audio", "file", "dir"]
+if TYPE_CHECKING:
+    from morpheus_worker.s3 import S3Store
 
-_DATA_URI: Final = re.compile(r"data:(?P<type>[^;,]*)(?P<options>(?:;[^;,]*)*),", re.IGNORECASE)
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+__all__ = ["InputKind", "Limits", "Sources", "Stage", "Wanted", "staged"]
+
+DOING: Final = "bringing in its media"
+S3_AT_ONCE: Final = 4
+
+_LONGEST_SHOWN: Final = 120
+_LONGEST_PREFIX: Final = 200
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """`max_bytes` for any file, `max_pixels` for a picture (width times height)."""
+class Sources:
+    """Where media may be fetched from, and how long one of them may take, in seconds."""
 
-    max_bytes: int
-    max_pixels: int
+    private_hosts: PrivateHosts
+    timeout_s: float
+    s3: S3Store | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One medium to bring in. `at` is the caller's name for it, `as_path` asks for an absolute path as the answer."""
+    """One medium to bring in. `at` is the caller's name for it, `as_path` asks for an absolute path as the answer.
+
+    `inline`: the value is never a path. It is base64 unless it says otherwise, behind a data URI's prefix or any other.
+    """
 
     at: str
     kind: InputKind
     value: object
     name: str = ""
     as_path: bool = False
+    inline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a medium comes from, and the text that says so. Two params that say the same share one file."""
+
+    form: Literal["url", "s3", "data", "base64"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A file at a reserved path. `name` is the sender's for it."""
+
+    path: Path
+    name: str
+    by_url: bool = False
 
 
 @dataclass(slots=True)
@@ -57,24 +90,39 @@ class Stage:
     files: ComfyFiles
     volume_root: Path
     limits: Limits
+    sources: Sources
+    allowance: Allowance
     _placed: list[str] = field(default_factory=list)
+    _reserved: list[Path] = field(default_factory=list)
 
     def bring(self, wanted: Iterable[Wanted]) -> list[str]:
         """Places everything wanted; returns for each the value that its node's input takes.
 
+        What is here already comes first, then everything from elsewhere, several at once.
+
         Raises:
-            MorpheusError: `input_unreachable` or `input_rejected`, naming every medium that cannot be had.
+            MorpheusError: `input_unreachable` or `input_rejected`, naming every medium that cannot be had with its own
+                code; `cancelled` or `timeout`, when the job has to stop meanwhile.
         """
-        values: list[str] = []
-        refused: list[tuple[Code, Problem]] = []
-        for number, item in enumerate(wanted):
+        self.allowance.check(DOING)
+        items = dict(enumerate(wanted))
+        outcomes: dict[int, str | MediaRefusedError] = {}
+        sharing: dict[_Origin, dict[int, Wanted]] = {}
+        for number, item in items.items():
             try:
-                values.append(self._bring_one(number, item))
-            except MediaRefusedError as failure:
-                refused.append((failure.code, Problem(item.at, failure.what, failure.hint)))
-        if refused:
-            raise from_problems(refused[0][0], "An input cannot be used", [problem for _, problem in refused])
-        return values
+                found = self._found(item)
+                if isinstance(found, Path):
+                    outcomes[number] = self._link(number, item, found)
+                else:
+                    sharing.setdefault(found, {})[number] = item
+            except MediaRefusedError as refused:
+                outcomes[number] = refused
+        for origin, arrived in self._arrivals(sharing).items():
+            outcomes |= self._place(arrived, sharing[origin])
+        refusals = [(items[number], said) for number, said in sorted(outcomes.items()) if not isinstance(said, str)]
+        if refusals:
+            raise _as_one(refusals)
+        return [str(outcomes[number]) for number in items]
 
     def output_path(self, at: str, value: str) -> str:
         """Where on the volume a node may write what the caller wants at `value`, as an absolute path.
@@ -92,63 +140,147 @@ class Stage:
         """Takes everything away again. Never fails."""
         for value in self._placed:
             self.files.remove(value)
+        for path in self._reserved:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
-    def _bring_one(self, number: int, item: Wanted) -> str:
-        if not isinstance(item.value, str) or not item.value.strip():
-            raise MediaRefusedError(Code.INPUT_REJECTED, "must be a volume path or a data URI, as text")
-        content, name = self._content(item, item.value.strip())
-        # ComfyUI reads a name that ends in "[output]" as one in its output folder.
-        plain = safe_filename(name).replace("[", "(").replace("]", ")")
-        placed = self.files.put(f"{self.token}-{number}-{plain}", content)
+    def _found(self, item: Wanted) -> Path | _Origin:
+        """A path on the volume comes before base64: every path is made of base64's characters, and few are base64."""
+        if not isinstance(item.value, str) or not (value := item.value.strip()):
+            raise MediaRefusedError(Code.INPUT_REJECTED, f"must be {FORMS}, as text")
+        is_data, scheme = data_uri(value) is not None, _SCHEME.match(value)
+        if item.kind == "dir" and (is_data or scheme):
+            raise MediaRefusedError(Code.INPUT_REJECTED, "must be a folder on the volume")
+        if is_data:
+            return _Origin("data", value)
+        if scheme:
+            return _remote(scheme[1].lower(), value)
+        if item.inline:
+            prefix, comma, _ = value[:_LONGEST_PREFIX].partition(",")
+            return _Origin("base64", value[len(prefix) + 1 :] if comma else value)
+        if item.kind != "dir" and len(value) >= MAX_PATH_BYTES:
+            return _Origin("base64", value)
+        try:
+            return self._on_volume(item.kind, value)
+        except MediaRefusedError:
+            if _is_base64_of(item.kind, value):
+                return _Origin("base64", value)
+            raise
+
+    def _on_volume(self, kind: InputKind, value: str) -> Path:
+        try:
+            path = confined(self.volume_root, volume_relative(value, volume_root=self.volume_root))
+            is_right = path.is_dir() if kind == "dir" else path.is_file()
+        except UnsafePathError as failure:
+            # A URL without its scheme may end in a signature.
+            said = str(failure) if "?" not in value else "is no path on the volume"
+            raise MediaRefusedError(Code.INPUT_REJECTED, said, f"send {FORMS}") from None
+        except OSError as failure:
+            raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"cannot be read: {failure.strerror}") from None
+        if is_right:
+            return path
+        if kind == "dir":
+            raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"there is no folder '{_shown(value)}' on the volume")
+        said = f"there is no file '{_shown(value)}' on the volume, nor is the text {noun_of(kind)} in base64"
+        raise MediaRefusedError(Code.INPUT_UNREACHABLE, said, f"send {FORMS}")
+
+    def _link(self, number: int, item: Wanted, path: Path) -> str:
+        content = None if item.kind == "dir" else check_content(path, item.kind, self.limits)
+        placed = self.files.put(self._name(number, item, path.name, content), path)
         self._placed.append(placed)
         return self.files.absolute(placed) if item.as_path else placed
 
-    def _content(self, item: Wanted, value: str) -> tuple[Path | bytes, str]:
-        if match := _DATA_URI.match(value):
-            data = _decoded(value, match, self.limits.max_bytes)
-            return self._inline(item, data, match["type"])
-        if _URL.match(value):
-            raise MediaRefusedError(
-                Code.INPUT_REJECTED,
-                "is a URL, which this version does not fetch",
-                "upload the file through the gateway and send its path, or send a data URI",
-            )
-        path = self._on_volume(item, value)
-        return path, item.name or path.name
+    def _arrivals(self, sharing: Mapping[_Origin, Mapping[int, Wanted]]) -> dict[_Origin, _Arrived | MediaRefusedError]:
+        is_remote = {origin: origin.form in ("url", "s3") for origin in sharing}
+        here = {
+            origin: self._written(origin, next(iter(items.values())).kind)
+            for origin, items in sharing.items()
+            if not is_remote[origin]
+        }
+        return {**here, **self._fetched([origin for origin in sharing if is_remote[origin]])}
 
-    def _inline(self, item: Wanted, data: bytes, media_type: str) -> tuple[bytes, str]:
-        if item.kind == "dir":
-            raise MediaRefusedError(Code.INPUT_REJECTED, "must be a folder on the volume, not inline data")
-        if item.kind == "image":
-            check_picture(io.BytesIO(data), self.limits)
-        suffix = mimetypes.guess_extension(media_type.strip().lower()) or ""
-        return data, item.name or f"inline{suffix}"
-
-    def _on_volume(self, item: Wanted, value: str) -> Path:
+    def _written(self, origin: _Origin, kind: InputKind) -> _Arrived | MediaRefusedError:
+        path = self._reserve()
         try:
-            path = confined(self.volume_root, volume_relative(value, volume_root=self.volume_root))
-            is_right = path.is_dir() if item.kind == "dir" else path.is_file()
-            size = path.stat().st_size if is_right else 0
-        except UnsafePathError as failure:
-            raise MediaRefusedError(Code.INPUT_REJECTED, str(failure), "name a file on the volume") from None
-        except OSError as failure:
-            raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"cannot be read: {failure.strerror}") from None
-        if not is_right:
-            what = "folder" if item.kind == "dir" else "file"
-            raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"there is no {what} '{_shortened(value)}' on the volume")
-        if item.kind != "dir":
-            _check_size(size, self.limits.max_bytes)
-        if item.kind == "image":
-            check_picture(path, self.limits)
+            chunks, suffix = _inline(origin, kind, self.limits.max_bytes)
+            with placing(), path.open("xb") as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
+        except MediaRefusedError as refused:
+            return refused
+        return _Arrived(path, f"inline{suffix}")
+
+    def _fetched(self, origins: Sequence[_Origin]) -> dict[_Origin, _Arrived | MediaRefusedError]:
+        if not origins:
+            return {}
+        targets = {origin: self._reserve() for origin in origins}
+        urls = [origin for origin in origins if origin.form == "url"]
+        with ThreadPoolExecutor(S3_AT_ONCE, thread_name_prefix="media") as pool:
+            stored = {
+                origin: pool.submit(contextvars.copy_context().run, self._from_s3, origin.text, targets[origin])
+                for origin in origins
+                if origin.form == "s3"
+            }
+            answers = fetch_all(
+                [Remote(origin.text, targets[origin], self.limits.max_bytes) for origin in urls],
+                private_hosts=self.sources.private_hosts,
+                timeout_s=self.sources.timeout_s,
+                allowance=self.allowance,
+            )
+            said = dict(zip(urls, answers, strict=True))
+            said |= {origin: future.result() for origin, future in stored.items()}
+        return {
+            origin: answer if isinstance(answer, MediaRefusedError) else _arrived(origin, answer, targets[origin])
+            for origin, answer in said.items()
+        }
+
+    def _from_s3(self, uri: str, target: Path) -> Fetched | MediaRefusedError:
+        if self.sources.s3 is None:
+            hint = "set BUCKET_ENDPOINT_URL and its keys, or send a presigned https URL"
+            return MediaRefusedError(Code.INPUT_REJECTED, "is in an S3 store, and this worker has none", hint)
+        deadline, timeout_s = self.allowance.deadline, self.sources.timeout_s
+        sooner = Deadline(min(deadline.at_s, deadline.clock() + timeout_s), deadline.clock)
+        allowance = Allowance(sooner, self.allowance.cancelled)
+        try:
+            return self.sources.s3.fetch(uri, target, max_bytes=self.limits.max_bytes, allowance=allowance)
+        except MediaRefusedError as refused:
+            return refused
+        except MorpheusError as failure:
+            self.allowance.check(DOING)
+            if failure.code != Code.TIMEOUT:
+                raise
+            return MediaRefusedError(Code.INPUT_UNREACHABLE, f"was not fetched within {timeout_s:g} s")
+
+    def _place(
+        self, arrived: _Arrived | MediaRefusedError, sharers: Mapping[int, Wanted]
+    ) -> dict[int, str | MediaRefusedError]:
+        if isinstance(arrived, MediaRefusedError):
+            return dict.fromkeys(sharers, arrived)
+        outcomes: dict[int, str | MediaRefusedError] = {}
+        names: dict[int, str] = {}
+        for number, item in sharers.items():
+            try:
+                content = check_content(arrived.path, item.kind, self.limits, by_url=arrived.by_url)
+                names[number] = self._name(number, item, arrived.name, content)
+            except MediaRefusedError as refused:
+                outcomes[number] = refused
+        if names:
+            self.allowance.check(DOING)
+            placed = self.files.adopt(next(iter(names.values())), arrived.path)
+            self._placed.append(placed)
+            absolute = self.files.absolute(placed)
+            outcomes |= {number: absolute if sharers[number].as_path else placed for number in names}
+        return outcomes
+
+    def _reserve(self) -> Path:
+        path = self.files.reserve(f"{self.token}-{len(self._reserved)}.part")
+        self._reserved.append(path)
         return path
 
-
-class MediaRefusedError(Exception):
-    """One medium that cannot be had, before it is told together with the others."""
-
-    def __init__(self, code: Code, what: str, hint: str | None = None) -> None:
-        super().__init__(what)
-        self.code, self.what, self.hint = code, what, hint
+    def _name(self, number: int, item: Wanted, name: str, content: Content | None) -> str:
+        right = right_name(safe_filename(item.name or name), content, or_its_own=item.kind == "file")
+        # ComfyUI reads a name that ends in "[output]" as one in its output folder.
+        return f"{self.token}-{number}-{right}".replace("[", "(").replace("]", ")")
 
 
 @contextlib.contextmanager
@@ -160,56 +292,52 @@ def staged(stage: Stage) -> Iterator[Stage]:
         stage.withdraw()
 
 
-def decoded_base64(text: str, max_bytes: int) -> bytes:
-    """The bytes of base64 text, line breaks and missing padding forgiven.
-
-    Raises:
-        MediaRefusedError: when it is not base64, or larger than `max_bytes`.
-    """
-    compact = "".join(text.split()).rstrip("=")
-    _check_size(len(compact) * 3 // 4, max_bytes)
-    try:
-        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise MediaRefusedError(Code.INPUT_REJECTED, "is not valid base64") from None
-
-
-def check_picture(source: Path | io.BytesIO, limits: Limits) -> None:
-    """Refuses what has no picture's header, or says that it is larger than the limit.
-
-    Only the header is read: a picture that is broken further on is found by the node that loads it.
-    """
-    try:
-        width, height = size_of(source)
-    except NotAPictureError:
-        said = f"is not a picture (it begins with {_first_bytes(source)!r})"
-        raise MediaRefusedError(Code.INPUT_REJECTED, said) from None
-    if width * height > limits.max_pixels:
-        said = f"has {width}×{height} pixels, more than the {limits.max_pixels} allowed"
-        raise MediaRefusedError(Code.INPUT_REJECTED, said)
+def _as_one(refusals: Sequence[tuple[Wanted, MediaRefusedError]]) -> MorpheusError:
+    """All of them told together, with the code of the first. Sending the job again helps only if it may help all."""
+    problems = [Problem(item.at, refused.what, refused.hint) for item, refused in refusals]
+    error = from_problems(
+        refusals[0][1].code,
+        "An input cannot be used",
+        problems,
+        retryable=all(refused.retryable for _, refused in refusals),
+    )
+    for said, (_, refused) in zip(error.details["problems"], refusals, strict=False):
+        said["code"] = refused.code
+    return error
 
 
-def _decoded(value: str, match: re.Match[str], max_bytes: int) -> bytes:
-    payload = value[match.end() :]
-    if ";base64" in match["options"].lower():
-        return decoded_base64(urllib.parse.unquote(payload), max_bytes)
-    data = urllib.parse.unquote_to_bytes(payload)
-    _check_size(len(data), max_bytes)
-    return data
+def _remote(scheme: str, value: str) -> _Origin:
+    if scheme in ("http", "https"):
+        return _Origin("url", value)
+    if scheme == "s3":
+        return _Origin("s3", value)
+    raise MediaRefusedError(Code.INPUT_REJECTED, f"begins with {scheme}://, which is not fetched", f"send {FORMS}")
 
 
-def _check_size(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise MediaRefusedError(Code.INPUT_REJECTED, f"has {size} bytes, more than the {max_bytes} allowed")
+def _arrived(origin: _Origin, fetched: Fetched, path: Path) -> _Arrived:
+    in_url = urllib.parse.unquote(re.split("[?#]", origin.text, maxsplit=1)[0].rpartition("/")[2])
+    return _Arrived(path, fetched.filename or in_url or "fetched", by_url=True)
 
 
-def _first_bytes(source: Path | io.BytesIO) -> bytes:
-    if isinstance(source, Path):
-        with contextlib.suppress(OSError), source.open("rb") as stream:
-            return stream.read(12)
-        return b""
-    return source.getvalue()[:12]
+def _inline(origin: _Origin, kind: InputKind, max_bytes: int) -> tuple[Iterable[bytes], str]:
+    """The bytes, and the suffix that a data URI's media type asks for."""
+    said = data_uri(origin.text) if origin.form == "data" else None
+    if said is None:
+        return base64_chunks(origin.text, 0, max_bytes), ""
+    # Whoever forgot to write ";base64" means it all the same.
+    if said.is_base64 or _is_base64_of(kind, origin.text, said.start):
+        return base64_chunks(origin.text, said.start, max_bytes), said.suffix
+    return [percent_decoded(origin.text, said.start, max_bytes)], said.suffix
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:117]}..."
+def _is_base64_of(kind: InputKind, text: str, start: int = 0) -> bool:
+    head = base64_head(text, start)
+    content = content_of(head) if head else None
+    return content is not None and suits(content, kind)
+
+
+def _shown(text: str) -> str:
+    """A path as it may be told: not too long, and without what follows a question mark, should it be half a URL."""
+    path, mark, _ = text.partition("?")
+    told = f"{path}?…" if mark else path
+    return told if len(told) <= _LONGEST_SHOWN else f"{told[:_LONGEST_SHOWN]}…"

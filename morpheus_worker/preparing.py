@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.faults import Where
 from morpheus_worker.comfy.files import ComfyFiles
 from morpheus_worker.comfy.graphs import check_graph_shape, dangling_links, leading_to, sources_of
-from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.objectinfo import InputInfo, ObjectInfo
 from morpheus_worker.errors import Code, from_problems
 from morpheus_worker.jobs import InputImage, JobRequest
 from morpheus_worker.library import Library
 from morpheus_worker.media import InputKind, Stage, Wanted
+from morpheus_worker.replaying import Replays
 from morpheus_worker.settings import Settings
 from morpheus_worker.templates.bind import fill, resolve
 
-_ON_VOLUME: Final = ("/", "runpod-volume/", "workspace/", "job_outputs/", "data:")
-"""How a caller's graph may name a file on the volume, or bring one inline, where a loader node wants a file name."""
+if TYPE_CHECKING:
+    from morpheus_worker.s3 import S3Store
+
+_ON_VOLUME: Final = ("/", "runpod-volume/", "workspace/", "job_outputs/")
+"""How a caller's graph may name a file on the volume where a loader node wants a file name."""
+
+_FROM_ELSEWHERE: Final = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+"""How it may bring one inline, or by URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,8 @@ class Worker:
     comfy: ComfyClient
     files: ComfyFiles
     library: Library
+    replays: Replays
+    s3: S3Store | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +52,29 @@ class Prepared:
     graph: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     workflow_name: str | None = None
-    timeout_s: float | None = None
     warnings: tuple[str, ...] = ()
     where: Where = lambda _node_id, _input_name: None
+
+
+def timeout_of(request: JobRequest, worker: Worker) -> float:
+    """How long the job may take, in seconds: by its own wish, else the workflow's, else the settings'.
+
+    Raises:
+        MorpheusError: `unknown_workflow`, `invalid_workflow`.
+    """
+    if request.timeout_s is not None:
+        return request.timeout_s
+    template = worker.library.get(request.workflow_name or "") if request.graph is None else None
+    asked_s = template.about.timeout_s if template is not None else None
+    return asked_s if asked_s is not None else worker.settings.job_timeout_s
 
 
 def prepare(request: JobRequest, worker: Worker, stage: Stage) -> Prepared:
     """The request's graph, bound and with its media staged.
 
     Raises:
-        MorpheusError: `unknown_workflow`, `invalid_params`, `invalid_workflow`, `input_unreachable`, `input_rejected`.
+        MorpheusError: `unknown_workflow`, `invalid_params`, `missing_model`, `invalid_workflow`, `input_unreachable`,
+            `input_rejected`; `cancelled` or `timeout` while media are fetched.
     """
     if request.graph is not None:
         prepared = _prepare_graph(request, request.graph, worker.comfy.object_info, stage)
@@ -91,7 +114,6 @@ def _prepare_template(request: JobRequest, worker: Worker, stage: Stage) -> Prep
         graph=bound.graph,
         params=bound.params,
         workflow_name=template.name,
-        timeout_s=template.about.timeout_s,
         warnings=(*bound.warnings, *(["'images' come with a graph, and were ignored"] if request.images else [])),
         where=template.where,
     )
@@ -102,11 +124,13 @@ def _prepare_graph(request: JobRequest, graph: Mapping[str, Any], object_info: O
     if problems:
         raise from_problems(Code.INVALID_WORKFLOW, "The workflow is no graph in ComfyUI's API format", problems)
     uses = list(_media_uses(graph, request.images, object_info))
-    sent = {use.item: use for use in uses}
-    placed = dict(zip(sent, stage.bring(use.wanted for use in sent.values()), strict=True))
+    wanted: dict[tuple[str, InputKind], Wanted] = {}
+    for use in uses:
+        wanted.setdefault(use.key, use.wanted)
+    placed = dict(zip(wanted, stage.bring(wanted.values()), strict=True))
     rewritten = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
     for use in uses:
-        rewritten[use.node_id]["inputs"][use.input_name] = placed[use.item]
+        rewritten[use.node_id]["inputs"][use.input_name] = placed[use.key]
     named = {use.item for use in uses}
     unused = [f"no node names the input '{image.name}'" for image in request.images if image.name not in named]
     if request.ignored_keys:
@@ -123,6 +147,10 @@ class _Use:
     item: str
     wanted: Wanted
 
+    @property
+    def key(self) -> tuple[str, InputKind]:
+        return self.item, self.wanted.kind
+
 
 def _media_uses(graph: Mapping[str, Any], images: tuple[InputImage, ...], object_info: ObjectInfo) -> Iterator[_Use]:
     by_name = {image.name: image for image in images}
@@ -131,23 +159,26 @@ def _media_uses(graph: Mapping[str, Any], images: tuple[InputImage, ...], object
             if not isinstance(value, str):
                 continue
             known = object_info.input(node["class_type"], input_name)
-            loads = known.upload if known else None
+            kind = _kind_of(known)
             name = value.removesuffix(" [input]")
-            kind: InputKind = "image" if loads == "image" else "file"
             at = f"node {node_id} ({node['class_type']}) input {input_name}"
             if name in by_name and (known is None or known.choices is not None):
-                inline = _as_data_uri(by_name[name].image)
-                yield _Use(node_id, input_name, name, Wanted(f"input.images '{name}'", kind, inline, name))
-            elif loads and _is_brought(name):
+                sent = Wanted(f"input.images '{name}'", kind, by_name[name].image, name, inline=True)
+                yield _Use(node_id, input_name, name, sent)
+            elif known is not None and _is_brought(known, name):
                 yield _Use(node_id, input_name, name, Wanted(at, kind, name))
 
 
-def _is_brought(name: str) -> bool:
-    """Anything but a plain name in ComfyUI's input folder. An absolute path, or one that climbs, would have ComfyUI
-    read whatever file of the machine it names; the stage lets none through that leads off the volume."""
-    return name.startswith(_ON_VOLUME) or ".." in name.split("/")
+def _kind_of(known: InputInfo | None) -> InputKind:
+    return cast(InputKind, known.upload or "file") if known is not None else "file"
 
 
-def _as_data_uri(text: str) -> str:
-    """Clients of the official worker send a data URI or bare base64. Anything with a scheme stays what it is."""
-    return text if text.startswith("data:") or "://" in text[:16] else f"data:;base64,{text}"
+def _is_brought(known: InputInfo, name: str) -> bool:
+    """For a loader, anything but a plain name in ComfyUI's input folder. An absolute path, or one that climbs, would
+    have ComfyUI read whatever file of the machine it names; the stage lets none through that leads off the volume.
+
+    The loaders of some node packs do not say that they are, and offer files like any other choice: of these, only what
+    cannot be a file's name."""
+    if known.upload is not None:
+        return bool(_FROM_ELSEWHERE.match(name)) or name.startswith(_ON_VOLUME) or ".." in name.split("/")
+    return known.choices is not None and name not in known.choices and bool(_FROM_ELSEWHERE.match(name))

@@ -7,10 +7,10 @@ can be moved. `RemoteFiles` goes through ComfyUI's HTTP, for one whose disk the 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -31,14 +31,23 @@ Origin = Path | Iterator[bytes]
 class ComfyFiles(Protocol):
     """A door to ComfyUI's folders."""
 
-    def put(self, name: str, content: Path | bytes) -> str:
-        """Makes a file (or a folder, given its path) available to loader nodes; returns the value that names it."""
+    def put(self, name: str, path: Path) -> str:
+        """Makes a file or folder available to loader nodes, and leaves it where it is; returns the value that names
+        it."""
+
+    def reserve(self, name: str) -> Path:
+        """Where a new file may be written that `adopt` then makes available. Whoever does not have it adopted removes
+        it."""
+
+    def adopt(self, name: str, path: Path) -> str:
+        """Makes a file that was written to a reserved path available under `name`; returns the value that names it.
+        Nothing is at the path afterwards."""
 
     def absolute(self, value: str) -> str:
-        """What a node that takes a path, not a choice, gets for a value that `put` returned."""
+        """What a node that takes a path, not a choice, gets for a value that `put` or `adopt` returned."""
 
     def remove(self, value: str) -> None:
-        """Takes away what `put` made available. Never fails."""
+        """Takes away what `put` or `adopt` made available. Never fails."""
 
     def origin(self, ref: FileRef) -> contextlib.AbstractContextManager[Origin]:
         """The bytes of an output.
@@ -58,17 +67,21 @@ class LocalFiles:
         self._folders = folders
         self._roots = {"output": folders.output, "temp": folders.temp}
 
-    def put(self, name: str, content: Path | bytes) -> str:
-        target = self._folders.input / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, Path):
-                target.symlink_to(content)
-            else:
-                _write_new(target, content)
-        except OSError as failure:
-            said = f"An input could not be placed in ComfyUI's input folder: {failure.strerror or failure}"
-            raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure
+    def put(self, name: str, path: Path) -> str:
+        with placing():
+            self._folders.input.mkdir(parents=True, exist_ok=True)
+            (self._folders.input / name).symlink_to(path)
+        return name
+
+    def reserve(self, name: str) -> Path:
+        """In the input folder itself, so that adopting it copies nothing: no prompt knows the name before."""
+        with placing():
+            self._folders.input.mkdir(parents=True, exist_ok=True)
+        return self._folders.input / name
+
+    def adopt(self, name: str, path: Path) -> str:
+        with placing():
+            path.rename(self._folders.input / name)
         return name
 
     def absolute(self, value: str) -> str:
@@ -103,14 +116,14 @@ class LocalFiles:
                 self._path(ref).unlink()
 
 
-def _write_new(target: Path, content: bytes) -> None:
-    with target.open("xb") as stream:
-        try:
-            stream.write(content)
-            stream.flush()
-        except OSError:
-            target.unlink()
-            raise
+@contextlib.contextmanager
+def placing() -> Iterator[None]:
+    """Within it, an OSError becomes the job's error that its input cannot be placed."""
+    try:
+        yield
+    except OSError as failure:
+        said = f"An input could not be placed in ComfyUI's input folder: {failure.strerror or failure}"
+        raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure
 
 
 class RemoteFiles:
@@ -122,16 +135,24 @@ class RemoteFiles:
     def __init__(self, http: ComfyHttp) -> None:
         self._http = http
 
-    def put(self, name: str, content: Path | bytes) -> str:
-        if isinstance(content, bytes):
-            return self._http.upload(name, io.BytesIO(content))
-        if not content.is_dir():
-            with content.open("rb") as stream:
-                return self._http.upload(name, stream)
-        for path in sorted(entry for entry in content.iterdir() if entry.is_file()):
+    def put(self, name: str, path: Path) -> str:
+        if not path.is_dir():
             with path.open("rb") as stream:
-                self._http.upload(safe_filename(path.name), stream, subfolder=name)
+                return self._http.upload(name, stream)
+        for entry in sorted(entry for entry in path.iterdir() if entry.is_file()):
+            with entry.open("rb") as stream:
+                self._http.upload(safe_filename(entry.name), stream, subfolder=name)
         return name
+
+    def reserve(self, name: str) -> Path:
+        return Path(tempfile.gettempdir(), name)
+
+    def adopt(self, name: str, path: Path) -> str:
+        try:
+            with path.open("rb") as stream:
+                return self._http.upload(name, stream)
+        finally:
+            path.unlink(missing_ok=True)
 
     def absolute(self, value: str) -> str:
         return value

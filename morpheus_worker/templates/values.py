@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from morpheus_worker.comfy.faults import MODEL_SUFFIXES
 from morpheus_worker.errors import did_you_mean
+from morpheus_worker.inline import FORMS
 from morpheus_worker.templates.declared import ParamType
 from morpheus_worker.templates.params import DRAW, Param
 
@@ -25,7 +26,9 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,400}\Z")
 _REAL: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _HALF_A_PAIR: Final = re.compile("[\ud800-\udfff]")
 _DATA_URI: Final = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
-_URL: Final = re.compile(r"https?://", re.IGNORECASE)
+_URL: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#\\]*)(?P<path>[^?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
 
 
 class RefusedValueError(ValueError):
@@ -66,7 +69,8 @@ def shown(value: Any) -> str:
 
 
 def shown_media(value: Any) -> Any:
-    """A medium as a result may show it: a path or URL as it came, inline data as its kind and size in bytes."""
+    """A medium as a result may show it: a path as it came, a URL without what may be a secret (user, query, fragment),
+    inline data as its kind and size in bytes."""
     if not isinstance(value, str):
         return value
     if match := _DATA_URI.match(value):
@@ -74,11 +78,19 @@ def shown_media(value: Any) -> Any:
         is_base64 = ";base64" in match[0].lower()
         size = _decoded_bytes(value, length) if is_base64 else length - 2 * value.count("%", match.end())
         return f"{match[0]}… ({size} bytes)"
+    if match := _URL.match(value.strip()):
+        return _shown_url(match)
     if len(value) <= LONGEST_SHOWN_MEDIA:
         return value
-    if _URL.match(value):
-        return f"{value[:LONGEST_SHOWN_MEDIA]}…"
     return f"base64… ({_decoded_bytes(value, len(value))} bytes)"
+
+
+def _shown_url(match: re.Match[str]) -> str:
+    """A presigned URL is a key to what it names for as long as it holds, and a result is kept and passed on."""
+    host = match["host"].rpartition("@")[2]
+    told = f"{match['scheme']}://{host}{match['path']}"
+    told = told if len(told) <= LONGEST_SHOWN_MEDIA else f"{told[:LONGEST_SHOWN_MEDIA]}…"
+    return f"{told}?…" if match["rest"] else told
 
 
 def _decoded_bytes(value: str, length: int) -> int:
@@ -143,8 +155,7 @@ def _read_path(value: Any) -> str:
 
 def _read_medium(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        what = f"must be a path on the volume or a data URI, as text, got {shown(value)}"
-        raise RefusedValueError(what)
+        raise RefusedValueError(f"must be {FORMS}, as text, got {shown(value)}")
     _check_json(value)
     return value
 

@@ -1,22 +1,23 @@
-"""A job's media: where they may come from, what is refused, and that nothing of them stays."""
+"""A job's media from here: what is taken, what is refused, and that nothing of them stays."""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
-import struct
 import urllib.parse
-import zlib
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.files import LocalFiles
 from morpheus_worker.comfy.launch import ComfyFolders
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.media import InputKind, Limits, Stage, Wanted, check_picture, staged
+from morpheus_worker.media import InputKind, Limits, Sources, Stage, Wanted, staged
+from morpheus_worker.rehearsal.clip import mp4
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
 
@@ -28,6 +29,7 @@ def picture(kind: str = "png", size: tuple[int, int] = (8, 6)) -> bytes:
 
 
 PNG = picture()
+CLIP = mp4([Image.new("RGB", (16, 16))], 8)
 
 
 class Desk:
@@ -40,7 +42,7 @@ class Desk:
         self.input = self.comfy / "input"
         self.files = LocalFiles(ComfyFolders(**{name: self.comfy / name for name in ComfyFolders.__slots__}))
         self.put("job_outputs/7/face.png", PNG)
-        self.put("job_outputs/7/clip.mp4", b"a clip")
+        self.put("job_outputs/7/clip.mp4", CLIP)
         self.put("faces/a.png", PNG)
         self.put("faces/b.png", PNG)
         self.outside = path / "secret.png"
@@ -53,7 +55,7 @@ class Desk:
         return path
 
     def stage(self, token: str = "tok", limits: Limits = LIMITS) -> Stage:
-        return Stage(token, self.files, self.volume, limits)
+        return Stage(token, self.files, self.volume, limits, Sources(PrivateHosts(), 5.0), Allowance.of(60.0))
 
     def bring(self, value: object, kind: InputKind = "image", *, limits: Limits = LIMITS, name: str = "") -> bytes:
         """What a loader node reads for the value."""
@@ -91,8 +93,8 @@ def test_a_path_in_every_form(desk: Desk, view: str) -> None:
 
 
 def test_a_file_of_any_kind(desk: Desk) -> None:
-    assert desk.bring("/workspace/job_outputs/7/clip.mp4", "video") == b"a clip"
-    assert desk.bring("/workspace/job_outputs/7/clip.mp4", "file") == b"a clip"
+    assert desk.bring("/workspace/job_outputs/7/clip.mp4", "video") == CLIP
+    assert desk.bring("/workspace/job_outputs/7/clip.mp4", "file") == CLIP
 
 
 def test_a_folder(desk: Desk) -> None:
@@ -189,15 +191,14 @@ def test_a_data_uri_in_every_form(desk: Desk, value: str) -> None:
 
 def test_a_data_uri_of_another_kind(desk: Desk) -> None:
     assert desk.bring("data:text/plain,caf%C3%A9%20%26%2B+", "file") == "café &++".encode()
-    assert desk.bring("data:,", "file") == b""
-    assert desk.bring(uri(b"a clip", "video/mp4"), "video") == b"a clip"
+    assert desk.bring(uri(CLIP, "video/mp4"), "video") == CLIP
 
 
 def test_inline_data_gets_a_name_that_says_what_it_is(desk: Desk) -> None:
     wanted = [
         Wanted("a", "image", uri(PNG)),
         Wanted("b", "image", uri(picture("jpeg"), "image/jpeg")),
-        Wanted("c", "video", uri(b"x", "video/mp4")),
+        Wanted("c", "video", uri(CLIP, "application/octet-stream")),
         Wanted("d", "image", uri(PNG), "face.png"),
     ]
     with staged(desk.stage()) as stage:
@@ -208,12 +209,13 @@ def test_inline_data_gets_a_name_that_says_what_it_is(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("value", "what"),
     [
-        ("data:image/png;base64,", "not a picture"),
+        ("data:image/png;base64,", "is empty"),
+        ("data:,", "is empty"),
         ("data:image/png;base64,QUJD!", "not valid base64"),
         ("data:image/png;base64,Q", "not valid base64"),
         ("data:image/png;base64,äöü", "not valid base64"),
         ("data:image/png;base64,\ud83d", "not valid base64"),
-        ("data:image/png;base64,QUJD", "not a picture (it begins with b'ABC')"),
+        ("data:image/png;base64,QUJD", "is plain text, not a picture (it begins with b'ABC')"),
         ("data:image/png,ABC", "not a picture"),
         ("data:image/png;base64", "no file"),
     ],
@@ -228,12 +230,105 @@ def test_a_folder_cannot_come_inline(desk: Desk) -> None:
     assert "folder on the volume" in desk.refusal(uri(PNG), "dir").message
 
 
-@pytest.mark.parametrize("value", ["https://example.com/x.png", "HTTP://example.com/x.png", "s3://bucket/x.png"])
-def test_a_url_says_what_to_do_instead(desk: Desk, value: str) -> None:
+@pytest.mark.parametrize("value", ["ftp://me:geheim@host/x.png", "file:///etc/passwd", "GS://b/x.png", "blob+x://y"])
+def test_a_url_of_another_scheme_says_what_is_taken(desk: Desk, value: str) -> None:
     failure = desk.refusal(value)
     assert failure.code == Code.INPUT_REJECTED
-    assert "does not fetch" in failure.message
-    assert failure.problems[0].hint
+    assert f"begins with {value.partition(':')[0].lower()}://, which is not fetched" in failure.message
+    assert "http, https or s3" in failure.message
+    assert "geheim" not in failure.message
+
+
+@pytest.mark.parametrize("value", ["https://example.com/faces", "s3://bucket/faces", uri(PNG)], ids=range(3))
+def test_a_folder_is_on_the_volume(desk: Desk, value: str) -> None:
+    assert "must be a folder on the volume" in desk.refusal(value, "dir").message
+
+
+def test_a_worker_without_a_store_says_so(desk: Desk) -> None:
+    failure = desk.refusal("s3://bucket/x.png")
+    assert (failure.code, failure.retryable) == (Code.INPUT_REJECTED, False)
+    assert "BUCKET_ENDPOINT_URL" in failure.message
+
+
+# --- base64 without a prefix
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
+@pytest.mark.parametrize("form", ["plain", "unpadded", "in lines"])
+def test_base64_alone(desk: Desk, kind: str, form: str) -> None:
+    content = picture(kind)
+    text = (base64.encodebytes if form == "in lines" else base64.b64encode)(content).decode()
+    assert desk.bring(text.rstrip("=") if form == "unpadded" else text) == content
+
+
+def test_base64_longer_than_any_path(desk: Desk) -> None:
+    content = PNG + os.urandom(200_000)
+    assert desk.bring(base64.b64encode(content).decode()) == content
+    assert desk.bring(base64.b64encode(b"\x80\x02" + bytes(9000)).decode(), "file") == b"\x80\x02" + bytes(9000)
+
+
+def test_base64_of_a_video(desk: Desk) -> None:
+    assert desk.bring(base64.b64encode(CLIP[:300]).decode(), "video") == CLIP[:300]
+
+
+def test_a_jpeg_in_base64_begins_as_a_path_would(desk: Desk) -> None:
+    text = base64.b64encode(picture("jpeg")).decode()
+    assert text.startswith("/9j/")
+    assert desk.bring(text) == picture("jpeg")
+
+
+def test_a_file_on_the_volume_comes_before_base64(desk: Desk) -> None:
+    text = base64.b64encode(PNG).decode().replace("/", "A")
+    desk.put(text, picture("jpeg"))
+    assert len(text) < 255
+    assert desk.bring(text) == picture("jpeg")
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "file"])
+def test_what_is_neither_a_path_nor_base64_is_told_as_both(desk: Desk, kind: InputKind) -> None:
+    for value in ("QUJD", "x" * 200, base64.b64encode(b"just some text, and nothing but text" * 3).decode()):
+        failure = desk.refusal(value, kind)
+        assert failure.code == Code.INPUT_UNREACHABLE
+        assert "there is no file" in failure.message
+        assert "in base64" in failure.message
+        assert "a data URI" in failure.message
+
+
+def test_base64_of_another_kind_is_no_base64_of_this_one(desk: Desk) -> None:
+    failure = desk.refusal(base64.b64encode(PNG).decode(), "video")
+    assert "nor is the text a video in base64" in failure.message
+
+
+@pytest.mark.parametrize("text", ["A" * 4097 + "!", "A" * 5001, "é" * 5000], ids=range(3))
+def test_a_text_too_long_for_a_path_is_base64_or_nothing(desk: Desk, text: str) -> None:
+    failure = desk.refusal(text)
+    assert failure.code == Code.INPUT_REJECTED
+    assert "is not valid base64" in failure.message
+
+
+def test_a_path_that_may_be_half_a_url_is_told_without_its_signature(desk: Desk) -> None:
+    for value in ("example.com/x.png?X-Amz-Signature=geheim", "example.com/x.png?geheim=" + "x" * 300):
+        failure = desk.refusal(value)
+        assert "geheim" not in failure.message
+        assert "an http, https or s3 URL" in failure.message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "data:image/png;base64,", "data:image/png,", "image/png;base64,", "data:;base64,"]
+)
+@pytest.mark.parametrize("content", [PNG, PNG + bytes(9000)], ids=["short", "long"])
+def test_a_graphs_picture_has_any_prefix_or_none(desk: Desk, prefix: str, content: bytes) -> None:
+    """What clients of the official worker send: it drops whatever comes before the first comma."""
+    wanted = Wanted("images", "image", prefix + base64.b64encode(content).decode(), "in.png", inline=True)
+    with staged(desk.stage()) as stage:
+        [placed] = stage.bring([wanted])
+        assert (desk.input / placed).read_bytes() == content
+
+
+def test_a_graphs_picture_is_never_a_path(desk: Desk) -> None:
+    wanted = Wanted("images", "image", "job_outputs/7/face.png", "in.png", inline=True)
+    with pytest.raises(MorpheusError, match="is not valid base64"), staged(desk.stage()) as stage:
+        stage.bring([wanted])
 
 
 @pytest.mark.parametrize("value", [None, 7, True, ["x.png"], {"path": "x.png"}, "", "   "])
@@ -241,38 +336,11 @@ def test_what_is_no_text_is_rejected(desk: Desk, value: object) -> None:
     assert desk.refusal(value).code == Code.INPUT_REJECTED
 
 
-# --- pictures
+# --- what is in it
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "tga", "ico"])
-def test_a_picture_of_every_usual_kind(desk: Desk, kind: str) -> None:
-    content = picture(kind)
-    desk.put(f"x.{kind}", content)
-    assert desk.bring(f"x.{kind}") == content
-    assert desk.bring(uri(content)) == content
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"text",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-        b"%PDF-1.7",
-        PNG[:20],
-        PNG[8:],
-        b"\x89PNG\r\n\x1a\n" + bytes(100),
-        b"GIF89a",
-        b"\xff\xd8\xff\xe0",
-        b"RIFF\x00\x00\x00\x00WEBPVP8 ",
-        b"II*\x00\x08\x00\x00\x00\xff\xff",
-        b"BM" + b"\xff" * 60,
-        b"\x00\x00\x01\x00\xff\xff" + bytes(20),
-    ],
-    ids=range(14),
-)
-def test_a_picture_that_is_none_is_rejected(desk: Desk, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"text", b"%PDF-1.7", PNG[:20], CLIP], ids=range(4))
+def test_what_is_not_what_is_wanted_is_rejected_however_it_comes(desk: Desk, content: bytes) -> None:
     desk.put("x.png", content)
     for value in ("x.png", uri(content)):
         failure = desk.refusal(value)
@@ -280,28 +348,29 @@ def test_a_picture_that_is_none_is_rejected(desk: Desk, content: bytes) -> None:
         assert "picture" in failure.message
 
 
-def test_a_file_that_is_no_picture_may_be_anything(desk: Desk) -> None:
-    assert desk.bring(uri(b"text"), "file") == b"text"
+def test_an_empty_file_is_rejected_however_it_comes(desk: Desk) -> None:
+    desk.put("x", b"")
+    for kind in ("image", "file"):
+        for value in ("x", "data:,"):
+            assert "is empty" in desk.refusal(value, kind).message
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(("width", "height"), [(1000, 1001), (100_000, 100), (60_000, 60_000)])
-def test_a_picture_of_too_many_pixels_is_rejected_unread(desk: Desk, width: int, height: int) -> None:
-    failure = desk.refusal(uri(png_header(width, height)))
-    assert failure.code == Code.INPUT_REJECTED
-    assert "pixels" in failure.message
-
-
-@pytest.mark.parametrize(("width", "height"), [(1000, 1000), (10_000, 10_000), (20_000, 20_000)])
-def test_the_limit_of_pixels_is_the_one_that_is_set(width: int, height: int) -> None:
-    check_picture(io.BytesIO(png_header(width, height)), Limits(10**9, width * height))
+def test_a_name_says_what_is_in_it(desk: Desk) -> None:
+    desk.put("download.php", picture("jpeg"))
+    desk.put("wrong.png", picture("jpeg"))
+    desk.put("none", CLIP)
+    desk.put("model.ckpt", b"PK\3\4")
+    wanted = [
+        Wanted("a", "image", "download.php"),
+        Wanted("b", "image", "wrong.png"),
+        Wanted("c", "video", "none"),
+        Wanted("d", "file", "model.ckpt"),
+        Wanted("e", "image", uri(picture("jpeg")), "face.png"),
+        Wanted("f", "file", "data:text/csv,a;b"),
+    ]
+    with staged(desk.stage()) as stage:
+        names = [value.removeprefix(f"tok-{number}-") for number, value in enumerate(stage.bring(wanted))]
+    assert names == ["download.jpg", "wrong.jpg", "none.mp4", "model.ckpt", "face.jpg", "inline.csv"]
 
 
 # --- size
@@ -346,6 +415,47 @@ def test_every_problem_is_named_at_once(desk: Desk) -> None:
     assert not list(desk.input.iterdir())
 
 
+def test_each_problem_has_its_own_code_and_the_error_that_of_the_first(desk: Desk) -> None:
+    wanted = [Wanted("a", "image", "gone.png"), Wanted("b", "image", "data:,x"), Wanted("c", "image", "gone.png")]
+    with pytest.raises(MorpheusError) as refused, staged(desk.stage()) as stage:
+        stage.bring(wanted)
+    assert (refused.value.code, refused.value.retryable) == (Code.INPUT_UNREACHABLE, False)
+    told = [(problem["at"], problem["code"]) for problem in refused.value.details["problems"]]
+    assert told == [("a", "input_unreachable"), ("b", "input_rejected"), ("c", "input_unreachable")]
+
+
+def test_a_job_is_worth_sending_again_when_all_its_media_may_be_had_then(desk: Desk) -> None:
+    with pytest.raises(MorpheusError) as refused, staged(desk.stage()) as stage:
+        stage.bring([Wanted("a", "image", "gone.png"), Wanted("b", "video", "gone.mp4")])
+    assert refused.value.retryable
+
+
+def test_inline_data_that_two_params_share_is_written_once(desk: Desk) -> None:
+    wanted = [
+        Wanted("a", "image", uri(PNG)),
+        Wanted("b", "file", uri(PNG), as_path=True),
+        Wanted("c", "video", uri(PNG)),
+    ]
+    with pytest.raises(MorpheusError) as refused, staged(desk.stage()) as stage:
+        stage.bring(wanted)
+    assert [problem.at for problem in refused.value.problems] == ["c"]
+    with staged(desk.stage()) as stage:
+        name, path = stage.bring(wanted[:2])
+        assert path == str(desk.input / name)
+        assert len(list(desk.input.iterdir())) == 1
+    assert not list(desk.input.iterdir())
+
+
+def test_a_job_that_has_to_stop_brings_nothing(desk: Desk) -> None:
+    allowance = Allowance.of(60.0)
+    allowance.cancelled.set()
+    stage = Stage("tok", desk.files, desk.volume, LIMITS, Sources(PrivateHosts(), 5.0), allowance)
+    with pytest.raises(MorpheusError) as stopped, staged(stage):
+        stage.bring([Wanted("a", "image", uri(PNG))])
+    assert stopped.value.code == Code.CANCELLED
+    assert not list(desk.input.iterdir())
+
+
 def test_nothing_is_left_and_nothing_of_the_volume_is_touched(desk: Desk) -> None:
     before = {path: path.read_bytes() for path in desk.volume.rglob("*") if path.is_file()}
     wanted = [Wanted("a", "image", "faces/a.png"), Wanted("b", "image", uri(PNG)), Wanted("c", "dir", "faces")]
@@ -363,7 +473,7 @@ def test_what_is_gone_already_does_not_hinder(desk: Desk) -> None:
 
 def test_no_two_media_share_a_name(desk: Desk) -> None:
     (desk.input / "a.png").write_bytes(b"somebody's")
-    wanted = [Wanted("a", "image", "faces/a.png"), Wanted("b", "image", "faces/a.png"), Wanted("c", "image", uri(PNG))]
+    wanted = [Wanted("a", "image", "faces/a.png"), Wanted("b", "image", "faces/b.png"), Wanted("c", "image", uri(PNG))]
     with staged(desk.stage("one")) as one, staged(desk.stage("other")) as other:
         names = one.bring(wanted) + other.bring(wanted)
         assert len(set(names)) == 6

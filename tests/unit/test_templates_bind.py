@@ -152,8 +152,8 @@ def test_a_value_of_the_wrong_type_or_range(name: str, value: Any, said: str) ->
         ("object", [], "must be an object, got a list"),
         ("list", "[]", "must be a list, got '[]'"),
         ("object", None, "is required"),
-        ("image", 5, "must be a path on the volume or a data URI, as text, got 5"),
-        ("image", " ", "must be a path on the volume or a data URI, as text, got ' '"),
+        ("image", 5, "must be a volume path, an http, https or s3 URL, a data URI or base64, as text, got 5"),
+        ("image", " ", "must be a volume path, an http, https or s3 URL, a data URI or base64, as text, got ' '"),
         ("output_path", 5, "must be a path on the volume, as text, got 5"),
     ],
 )
@@ -551,11 +551,17 @@ def test_a_loader_needs_something_to_load() -> None:
     ("sent", "shown"),
     [
         ("/workspace/a.png", "/workspace/a.png"),
-        ("https://example.org/a.png?x=1", "https://example.org/a.png?x=1"),
+        ("https://example.org/a.png", "https://example.org/a.png"),
+        ("https://example.org/a.png?X-Amz-Signature=geheim", "https://example.org/a.png?…"),
+        ("https://example.org/a.png#geheim", "https://example.org/a.png?…"),
+        ("HTTPS://me:geheim@example.org:8443/a@b.png", "HTTPS://example.org:8443/a@b.png"),
+        ("s3://bucket/a.png?versionId=geheim", "s3://bucket/a.png?…"),
+        ("https://example.org", "https://example.org"),
         ("data:image/png;base64," + "QUJD" * 1000 + "QQ==", "data:image/png;base64,… (3001 bytes)"),
         ("data:text/plain,a%20b", "data:text/plain,… (3 bytes)"),
         ("QUJD" * 1000, "base64… (3000 bytes)"),
         ("https://example.org/" + "a" * 5000, "https://example.org/" + "a" * 2028 + "…"),
+        ("https://example.org/" + "a" * 5000 + "?geheim", "https://example.org/" + "a" * 2028 + "…?…"),
     ],
 )
 def test_inline_media_are_described_not_repeated(sent: str, shown: str) -> None:
