@@ -1,7 +1,8 @@
 """Runs one prompt to its end: submits, follows the events, reconciles with the queue and the history, stops.
 
 It never waits for something that cannot come any more: every turn of its loop asks whether the job was cancelled, the
-deadline has passed, or ComfyUI's process is gone; and whatever the events leave out, the history and the queue tell.
+deadline has passed, or ComfyUI's process is gone. Events without a gap suffice; whatever they leave out, the history
+and the queue tell.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from morpheus_worker.comfy import faults
-from morpheus_worker.comfy.history import HistoryEntry
+from morpheus_worker.comfy.history import End, HistoryEntry
 from morpheus_worker.comfy.http import Accepted, ComfyHttp, NotAnsweringError, Refusal, UnexpectedAnswerError
-from morpheus_worker.comfy.messages import Executed, Message
+from morpheus_worker.comfy.messages import Executed, ExecutionSuccess, Message
 from morpheus_worker.comfy.objectinfo import ObjectInfo
-from morpheus_worker.comfy.socket import EventStream, Inbox, Reconnected
+from morpheus_worker.comfy.socket import EventStream, Gap, Inbox
 from morpheus_worker.comfy.tracker import Place, PromptTracker, Seen, State
 from morpheus_worker.deadlines import Deadline, backoff_s
 from morpheus_worker.errors import Code, MorpheusError
@@ -47,7 +48,8 @@ STOP_TRIES: Final = 4
 @dataclass(frozen=True, slots=True)
 class Order:
     """A prompt to run. `where` names a node's input in the caller's words; `on_output` hears what a node reported, as
-    soon as it did; `extra_data` goes with the prompt."""
+    soon as it did; `on_outputs`, if the events tell, that every node with an output has reported, a moment before the
+    prompt is known to have succeeded; `extra_data` goes with the prompt."""
 
     graph: Mapping[str, Any]
     deadline: Deadline
@@ -55,6 +57,7 @@ class Order:
     where: faults.Where = lambda _node_id, _input_name: None
     on_progress: Callable[[Progress], None] = lambda _progress: None
     on_output: Callable[[str, Mapping[str, Any]], None] = lambda _node_id, _output: None
+    on_outputs: Callable[[], None] = lambda: None
     extra_data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +129,9 @@ class _Run:
         self._watch = _Watch()
         self._may_be_there = False
         self._submitted_at_s = time.monotonic()
+        self._outputs: dict[str, Mapping[str, Any]] = {}
+        self._heard_all = False
+        self._heard_end = False
 
     def submit(self) -> list[str]:
         """Queues the prompt, once, whatever happens to ComfyUI's answers. Returns warnings."""
@@ -149,7 +155,8 @@ class _Run:
         while not tracker.ended:
             self.check()
             news = _next(self._inbox, min(TURN_S, watch.wait_s, self._order.deadline.remaining_s))
-            if isinstance(news, Reconnected):
+            if isinstance(news, Gap):
+                self._heard_all = False
                 watch.hurry()
             elif news is not None:
                 self._observe(news)
@@ -195,6 +202,7 @@ class _Run:
         self._may_be_there = True
         self._submitted_at_s = time.monotonic()
         self._client_id = self._client.events.client_id
+        self._heard_all = self._is_listening()
         try:
             return self._http.submit(
                 order.graph, prompt_id=self._prompt_id, client_id=self._client_id, extra_data=order.extra_data
@@ -230,14 +238,40 @@ class _Run:
 
     def _observe(self, news: Message | Seen | HistoryEntry) -> None:
         self._tracker.observe(news)
-        if isinstance(news, Executed) and news.output:
-            self._order.on_output(news.node, news.output)
+        if isinstance(news, Executed):
+            self._outputs[news.node] = news.output or {}
+            self._order.on_output(news.node, news.output or {})
+            if self._heard_enough():
+                self._order.on_outputs()
+        elif isinstance(news, ExecutionSuccess):
+            self._heard_end = True
+            if self._heard_enough():
+                self._tracker.observe(HistoryEntry(self._prompt_id, End.SUCCESS, self._outputs))
         self._order.on_progress(self._tracker.progress)
+
+    def _is_listening(self) -> bool:
+        """Whether the stream stands now, and everything it says from here on will be heard."""
+        while (news := _next(self._inbox, 0)) is not None:
+            if not isinstance(news, Gap):
+                return False
+        return self._client.events.connected
+
+    def _heard_enough(self) -> bool:
+        """Whether the events have told what the history will say: without a gap since before the submission, and an
+        output of every node that makes one. ComfyUI puts into the history what it sends (0.3.64, execution.py
+        `execute`); asking for it would only take time."""
+        saving = [key for key, node in self._order.graph.items() if self._makes_output(node["class_type"])]
+        return self._heard_all and bool(saving) and all(key in self._outputs for key in saving)
+
+    def _makes_output(self, class_type: str) -> bool:
+        return class_type not in self._client.object_info or self._client.object_info.is_output(class_type)
 
     def _reconcile(self) -> None:
         try:
-            place = self._http.place(self._prompt_id)
-            entry = self._http.history(self._prompt_id) if place == Place.NOWHERE else None
+            entry = self._http.history(self._prompt_id) if self._tracker.state == State.SETTLING else None
+            place = self._http.place(self._prompt_id) if entry is None else Place.NOWHERE
+            if place == Place.NOWHERE and entry is None:
+                entry = self._http.history(self._prompt_id)
         except NotAnsweringError as failure:
             self._watch.silence.heard_nothing(failure)
             return
@@ -248,11 +282,16 @@ class _Run:
         """A prompt that ended in the history without a word on the stream: the stream may have gone deaf. One that was
         submitted under an earlier id could not hear anything."""
         events = self._client.events
-        if self._tracker.end_was_announced or not events.connected or events.client_id != self._client_id:
+        if (
+            self._heard_end
+            or self._tracker.end_was_announced
+            or not events.connected
+            or events.client_id != self._client_id
+        ):
             return
         for _ in range(int(RECONCILE_DEAF_S / TURN_S)):
             news = _next(self._inbox, TURN_S)
-            if news is not None and not isinstance(news, Reconnected):
+            if news is not None and not isinstance(news, Gap):
                 return
         log.warning("ComfyUI ended a prompt without telling; connecting to its events anew")
         events.renew()
@@ -331,7 +370,7 @@ def _entry_or_raise(tracker: PromptTracker) -> HistoryEntry:
             raise MorpheusError(Code.COMFYUI_CRASHED, said)
 
 
-def _next(inbox: Inbox, wait_s: float) -> Message | Reconnected | None:
+def _next(inbox: Inbox, wait_s: float) -> Message | Gap | None:
     try:
         return inbox.get(timeout=wait_s) if wait_s > 0 else inbox.get_nowait()
     except queue.Empty:

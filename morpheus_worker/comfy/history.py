@@ -40,12 +40,13 @@ class HistoryEntry:
 @dataclass(frozen=True, slots=True)
 class FileRef:
     """A file that a node reported: `subfolder` and `filename` within the folder that `folder` names
-    (`output`, `temp` or `input`)."""
+    (`output`, `temp` or `input`), and the `key` it came under."""
 
     node_id: str
     filename: str
     subfolder: str
     folder: str
+    key: str = field(default="images", compare=False)
 
     @property
     def media_type(self) -> str:
@@ -105,12 +106,12 @@ def reported(outputs: Mapping[str, Any]) -> Reported:
     """
     files: list[FileRef] = []
     texts: list[TextRef] = []
-    for node_id, items in _items(outputs):
+    for node_id, key, items in _items(outputs):
         for item in items:
             if isinstance(item, str):
                 texts.append(TextRef(node_id, item))
             elif isinstance(item, Mapping) and isinstance(item.get("filename"), str) and item["filename"]:
-                files.append(_file(node_id, item))
+                files.append(_file(node_id, key, item))
     # One node may save a file and another show it; the first one made it.
     once: dict[tuple[str, str, str], FileRef] = {}
     for ref in files:
@@ -173,12 +174,13 @@ def _error(data: Mapping[str, Any]) -> ExecutionError | None:
     return message if isinstance(message, ExecutionError) else None
 
 
-def _items(outputs: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+def _items(outputs: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
     for node_id, output in outputs.items():
-        for value in output.values() if isinstance(output, Mapping) else ():
+        for key, value in output.items() if isinstance(output, Mapping) else ():
             if isinstance(value, list):
-                yield str(node_id), value
+                yield str(node_id), str(key), value
 
 
-def _file(node_id: str, item: Mapping[str, Any]) -> FileRef:
-    return FileRef(node_id, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
+def _file(node_id: str, key: str, item: Mapping[str, Any]) -> FileRef:
+    subfolder, folder = str(item.get("subfolder") or ""), str(item.get("type") or "output")
+    return FileRef(node_id, item["filename"], subfolder, folder, key)

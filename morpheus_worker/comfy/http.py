@@ -6,12 +6,14 @@ Source of the routes and shapes: ComfyUI 0.3.64, server.py.
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from morpheus_worker.comfy.history import FileRef, HistoryEntry, read_entry
@@ -85,6 +87,10 @@ class ComfyHttp:
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
+        # Requests' own pool, and so the same connections. What requests does around it takes a millisecond a call, and
+        # a job makes several.
+        here = requests.Request("GET", self.base_url).prepare()
+        self._pool = cast(urllib3.HTTPConnectionPool, adapter.get_connection_with_tls_context(here, verify=True))
 
     def close(self) -> None:
         self._session.close()
@@ -94,22 +100,23 @@ class ComfyHttp:
     ) -> Accepted | Refusal:
         """Queues a prompt under the id given, so that its events are expected before ComfyUI answers."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
-        answer = self._call("POST", "/prompt", "queueing the prompt", json=body, refusal_is_answer=True)
-        said = _object(answer, "queueing the prompt")
-        if answer.status_code == requests.codes.bad_request:
+        doing = "queueing the prompt"
+        answer = self._call("POST", "/prompt", doing, json_body=body, refusal_is_answer=True)
+        said = _object(answer.data, doing)
+        if answer.status == requests.codes.bad_request:
             return Refusal(_mapping(said.get("error")), _mapping(said.get("node_errors")))
         return Accepted(str(said.get("prompt_id") or prompt_id), _mapping(said.get("node_errors")))
 
     def history(self, prompt_id: str) -> HistoryEntry | None:
         """The prompt's entry, or None while it has none."""
         doing = "reading the history"
-        raw = _object(self._call("GET", f"/history/{prompt_id}", doing), doing).get(prompt_id)
+        raw = _object(self._call("GET", f"/history/{prompt_id}", doing).data, doing).get(prompt_id)
         return read_entry(prompt_id, raw) if isinstance(raw, Mapping) else None
 
     def place(self, prompt_id: str) -> Place:
         """Whether the queue holds the prompt, and where."""
         doing = "reading the queue"
-        said = _object(self._call("GET", "/queue", doing), doing)
+        said = _object(self._call("GET", "/queue", doing).data, doing)
         for key, place in (("queue_running", Place.RUNNING), ("queue_pending", Place.PENDING)):
             if any(isinstance(item, list) and len(item) > 1 and item[1] == prompt_id for item in said.get(key) or ()):
                 return place
@@ -117,20 +124,20 @@ class ComfyHttp:
 
     def delete_queued(self, prompt_id: str) -> None:
         """Takes a prompt that does not run yet out of the queue; one that runs stays."""
-        self._call("POST", "/queue", "removing the prompt from the queue", json={"delete": [prompt_id]})
+        self._call("POST", "/queue", "removing the prompt from the queue", json_body={"delete": [prompt_id]})
 
     def interrupt(self, prompt_id: str) -> None:
         """Stops the prompt if it is the one that runs; any other stays."""
-        self._call("POST", "/interrupt", "interrupting the prompt", json={"prompt_id": prompt_id})
+        self._call("POST", "/interrupt", "interrupting the prompt", json_body={"prompt_id": prompt_id})
 
     def object_info(self) -> dict[str, Any]:
         doing = "describing its nodes"
-        return _object(self._call("GET", "/object_info", doing, read_timeout_s=OBJECT_INFO_TIMEOUT_S), doing)
+        return _object(self._call("GET", "/object_info", doing, read_timeout_s=OBJECT_INFO_TIMEOUT_S).data, doing)
 
     def system_stats(self) -> dict[str, Any]:
         """Versions, devices and memory."""
         doing = "describing its system"
-        return _object(self._call("GET", "/system_stats", doing), doing)
+        return _object(self._call("GET", "/system_stats", doing).data, doing)
 
     def upload(self, name: str, content: BinaryIO, *, subfolder: str = "") -> str:
         """Puts a file into ComfyUI's input folder and returns the name that loader nodes take.
@@ -138,9 +145,18 @@ class ComfyHttp:
         Despite its name the route takes any kind of file.
         """
         form = _FormWithFile({"type": "input", "overwrite": "true", "subfolder": subfolder}, name, content)
-        headers = {"Content-Type": form.media_type}
-        answer = self._call("POST", "/upload/image", "taking an input file", data=form, headers=headers)
-        said = _object(answer, "taking an input file")
+        doing = "taking an input file"
+        try:
+            answer = self._session.post(
+                f"{self.base_url}/upload/image",
+                data=form,
+                headers={"Content-Type": form.media_type},
+                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+            )
+        except requests.RequestException as failure:
+            raise NotAnsweringError(doing, _reason(failure)) from None
+        _check_status(answer.status_code, doing)
+        said = _object(answer.content, doing)
         return f"{said['subfolder']}/{said['name']}" if said.get("subfolder") else str(said["name"])
 
     @contextlib.contextmanager
@@ -169,20 +185,32 @@ class ComfyHttp:
         path: str,
         doing: str,
         *,
+        json_body: Mapping[str, Any] | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
         refusal_is_answer: bool = False,
-        **more: Any,
-    ) -> requests.Response:
-        timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            answer = self._session.request(method, self.base_url + path, timeout=timeout, **more)
-        except requests.RequestException as failure:
+            answer = self._pool.urlopen(
+                method,
+                path,
+                body=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
+                headers={"Accept": "*/*"} | ({"Content-Type": "application/json"} if json_body is not None else {}),
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s),
+                retries=False,
+                redirect=False,
+            )
+        except urllib3.exceptions.HTTPError as failure:
             raise NotAnsweringError(doing, _reason(failure)) from None
-        if answer.ok or (refusal_is_answer and answer.status_code == requests.codes.bad_request):
-            return answer
-        if answer.status_code < requests.codes.internal_server_error:
-            raise UnexpectedAnswerError(doing, answer.status_code)
-        raise NotAnsweringError(doing, f"it answered {answer.status_code}")
+        if not (refusal_is_answer and answer.status == requests.codes.bad_request):
+            _check_status(answer.status, doing)
+        return answer
+
+
+def _check_status(status: int, doing: str) -> None:
+    if status >= requests.codes.internal_server_error:
+        raise NotAnsweringError(doing, f"it answered {status}")
+    if status >= requests.codes.bad_request:
+        raise UnexpectedAnswerError(doing, status)
 
 
 class _FormWithFile:
@@ -221,10 +249,10 @@ def _length(content: BinaryIO) -> int:
     return end - start
 
 
-def _object(answer: requests.Response, doing: str) -> dict[str, Any]:
+def _object(answer: bytes, doing: str) -> dict[str, Any]:
     try:
-        said = answer.json()
-    except requests.exceptions.JSONDecodeError:
+        said = json.loads(answer)
+    except ValueError:
         raise NotAnsweringError(doing, "its answer was not JSON") from None
     if not isinstance(said, dict):
         raise NotAnsweringError(doing, "its answer was not a JSON object")
@@ -235,9 +263,12 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _reason(failure: requests.RequestException) -> str:
-    if isinstance(failure, requests.Timeout):
+def _reason(failure: requests.RequestException | urllib3.exceptions.HTTPError) -> str:
+    cut = (requests.ConnectionError, urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProtocolError)
+    late = (requests.Timeout, urllib3.exceptions.TimeoutError)
+    # A connection that was refused is a timeout to urllib3; one that took too long is a lost connection to requests.
+    if isinstance(failure, late) and not isinstance(failure, urllib3.exceptions.NewConnectionError):
         return "no answer in time"
-    if isinstance(failure, requests.ConnectionError):
+    if isinstance(failure, cut):
         return "no connection, or the connection was cut"
     return type(failure).__name__

@@ -1,7 +1,7 @@
 """One long-lived WebSocket to ComfyUI for the whole process, its messages handed to whoever waits for a prompt.
 
-The stream is news, not truth: it may break at any moment and what it would have said is gone. Whoever subscribes
-is told of every (re)connection, and then asks ComfyUI over HTTP where its prompt is.
+The stream may break at any moment, and what it would have said is gone. Whoever subscribes is told of every gap, and
+then asks ComfyUI over HTTP where its prompt is.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 5.0
 
 
-class Reconnected:
-    """The stream was (re)established: anything may have happened meanwhile."""
+class Gap:
+    """The stream was (re)established, or brought a frame that cannot be read: anything may have happened meanwhile."""
 
 
-Inbox = queue.SimpleQueue[Message | Reconnected]
+Inbox = queue.SimpleQueue[Message | Gap]
 
 
 class EventStream:
@@ -119,6 +119,8 @@ class EventStream:
             self._url + client_id,
             timeout=CONNECT_TIMEOUT_S,
             suppress_origin=True,
+            # It would look at every byte in Python; decoding looks, too.
+            skip_utf8_validation=True,
             # A proxy of the machine has no business here, and websocket-client (1.9) heeds http_no_proxy only where a
             # proxy is named: this one never gets a connection.
             http_proxy_host="none",
@@ -130,7 +132,7 @@ class EventStream:
         if self._closing.is_set() or client_id != self._client_id:
             raise OSError("closing, or renewed meanwhile")
         self._connected.set()
-        self._tell_everybody(Reconnected())
+        self._tell_everybody(Gap())
 
     def _read_until_it_breaks(self) -> None:
         stream = self._socket
@@ -156,13 +158,14 @@ class EventStream:
             message = decode(data.decode() if is_text else data)
         except (MalformedFrameError, UnicodeDecodeError) as failure:
             log.debug("ComfyUI sent a frame that is none: %s", failure)
+            self._tell_everybody(Gap())
             return
         with self._lock:
             inbox = self._inboxes.get(prompt_of(message) or "")
         if inbox is not None:
             inbox.put(message)
 
-    def _tell_everybody(self, news: Reconnected) -> None:
+    def _tell_everybody(self, news: Gap) -> None:
         with self._lock:
             for inbox in self._inboxes.values():
                 inbox.put(news)

@@ -194,7 +194,10 @@ def test_inputs_reach_a_comfyui_elsewhere(peer: Peer, http: ComfyHttp, tmp_path:
     (tmp_path / "faces" / "deeper").mkdir(parents=True)
     (tmp_path / "faces" / "b.png").write_bytes(b"b")
     (tmp_path / "faces" / "a.png").write_bytes(b"a")
-    assert files.put("tok-0-inline.png", b"inline") == "tok-0-inline.png"
+    reserved = files.reserve("tok-0-inline.png")
+    reserved.write_bytes(b"inline")
+    assert files.adopt("tok-0-inline.png", reserved) == "tok-0-inline.png"
+    assert not reserved.exists()
     assert files.put("tok-1-x.png", tmp_path / "x.png") == "tok-1-x.png"
     assert files.put("tok-2-faces", tmp_path / "faces") == "tok-2-faces"
     assert peer.uploads == [
