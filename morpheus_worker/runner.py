@@ -8,34 +8,34 @@ cancellation passed on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from morpheus_worker.deadlines import Clock
 from morpheus_worker.jobs import Progress
 from morpheus_worker.pipeline import Worker, run_job
+from morpheus_worker.reporting import Line, Reporter
 
 log = logging.getLogger(__name__)
-
-PROGRESS_EVERY_S: Final = 1.0
-"""The SDK opens a thread and a session for each progress update."""
 
 
 class JobRunner:
     """The handler. Leaving its block cancels what still runs and waits for it.
 
-    `sends_progress` only where the SDK has a job server to send it to: elsewhere it would log a failed request each.
+    `progress_line` is the way to tell progress, where there is a job server to tell it to.
+
+    The SDK's job loop hands over `concurrency` jobs at most. Its local API (`--rp_serve_api`) hands over all that come;
+    those beyond `concurrency` wait here as they would in RunPod's queue: a job's deadline counts from when it begins.
     """
 
-    def __init__(self, worker: Worker, *, concurrency: int, sends_progress: bool) -> None:
+    def __init__(self, worker: Worker, *, concurrency: int, progress_line: Line | None = None) -> None:
         self._worker = worker
-        self._sends_progress = sends_progress
+        self._progress_line = progress_line
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="job")
         self._running: set[threading.Event] = set()
 
@@ -47,26 +47,38 @@ class JobRunner:
     ) -> None:
         for cancelled in tuple(self._running):
             cancelled.set()
-        self._threads.shutdown(wait=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def handle(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Runs one job to its result, or its failure, as the SDK takes it.
+        """Runs one job to its result, or its failure, as the SDK takes it. No progress of it is sent afterwards.
 
         Raises:
             asyncio.CancelledError: after a cancelled job has stopped at ComfyUI and cleaned up.
         """
+        async with self._reporting(job) as tell:
+            answer = await self._run(job, tell)
+        return self._asking_for_another_worker(answer)
+
+    @contextlib.asynccontextmanager
+    async def _reporting(self, job: Mapping[str, Any]) -> AsyncIterator[Callable[[Progress], None]]:
+        if self._progress_line is None:
+            yield lambda _progress: None
+            return
+        async with Reporter(self._progress_line, job) as reporter:
+            yield reporter.tell
+
+    async def _run(self, job: dict[str, Any], tell: Callable[[Progress], None]) -> dict[str, Any]:
         cancelled = threading.Event()
         self._running.add(cancelled)
-        report = Throttled(_reporter(job)) if self._sends_progress else lambda _progress: None
         context = contextvars.copy_context()
-        running = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(run_job, job, self._worker, cancelled=cancelled, on_progress=report)
-        )
+        begun = self._threads.submit(context.run, run_job, job, self._worker, cancelled=cancelled, on_progress=tell)
+        ended = asyncio.wrap_future(begun)
         try:
-            return self._asking_for_another_worker(await asyncio.shield(running))
+            return await asyncio.shield(ended)
         except asyncio.CancelledError:
             cancelled.set()
-            await asyncio.wait([running])
+            if not begun.cancel():
+                await _outlast(ended)
             raise
         finally:
             self._running.discard(cancelled)
@@ -79,30 +91,8 @@ class JobRunner:
         return answer | {"refresh_worker": True}
 
 
-class Throttled:
-    """Passes on the latest progress at most once in `every_s` seconds, and none of the last stage, which is short."""
-
-    def __init__(
-        self, send: Callable[[Progress], None], *, every_s: float = PROGRESS_EVERY_S, clock: Clock = time.monotonic
-    ) -> None:
-        self._send = send
-        self._every_s = every_s
-        self._clock = clock
-        self._next_s = clock()
-
-    def __call__(self, progress: Progress) -> None:
-        now_s = self._clock()
-        if now_s < self._next_s or progress.stage == "publishing":
-            return
-        self._next_s = now_s + self._every_s
-        try:
-            self._send(progress)
-        except (RuntimeError, OSError) as failure:
-            # The SDK opens a thread for each; a job must not fail because its progress cannot be told.
-            log.warning("progress was not sent: %s", failure)
-
-
-def _reporter(job: Mapping[str, Any]) -> Callable[[Progress], None]:
-    import runpod
-
-    return lambda progress: runpod.serverless.progress_update(job, progress.wire())
+async def _outlast(ended: asyncio.Future[Any]) -> None:
+    """Waits for a job that was told to stop, even when its task is cancelled once more meanwhile."""
+    while not ended.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([ended])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from morpheus_worker.comfy.socket import EventStream
 from morpheus_worker.jobs import Progress
 from morpheus_worker.library import Library
 from morpheus_worker.pipeline import Worker
-from morpheus_worker.runner import JobRunner, Throttled
+from morpheus_worker.replaying import Replays
+from morpheus_worker.reporting import Send
+from morpheus_worker.runner import JobRunner
 from morpheus_worker.settings import Settings
 from tests.integration.peer import INFO, WAIT_S, Peer, graph
 
@@ -53,7 +55,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         events.start()
         settings = Settings.from_environment({"MORPHEUS_VOLUME_ROOT": str(volume), "MORPHEUS_COMFYUI_URL": peer.url})
         files = LocalFiles(ComfyFolders(**{name: comfy / name for name in ComfyFolders.__slots__}))
-        yield Place(peer, volume, Worker(settings, ComfyClient(http, events, INFO), files, Library()))
+        client = ComfyClient(http, events, INFO)
+        yield Place(peer, volume, Worker(settings, client, files, Library(), Replays(volume)))
 
 
 def job(job_id: str, part: str = "success") -> dict[str, Any]:
@@ -67,7 +70,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def test_a_job_runs_to_its_result(place: Place) -> None:
-    with JobRunner(place.worker, concurrency=1, sends_progress=False) as runner:
+    with JobRunner(place.worker, concurrency=1) as runner:
         result = asyncio.run(runner.handle(job("one")))
     assert result["status"] == "success"
     assert [output["filename"] for output in result["outputs"]] == ["one.png"]
@@ -85,7 +88,7 @@ def test_the_loop_stays_free_and_one_failure_touches_no_other_job(place: Place) 
         answers: list[Any] = await asyncio.gather(held, *rest)
         return answers
 
-    with JobRunner(place.worker, concurrency=3, sends_progress=False) as runner:
+    with JobRunner(place.worker, concurrency=3) as runner:
         held, failed, fine = asyncio.run(run(runner))
     assert held["status"] == fine["status"] == "success"
     assert (held["job_id"], fine["job_id"]) == ("held", "success")
@@ -95,7 +98,7 @@ def test_the_loop_stays_free_and_one_failure_touches_no_other_job(place: Place) 
 
 @pytest.mark.parametrize("bad", [{}, {"id": "../x", "input": {}}, {"id": "x"}, {"id": "x", "input": 7}])
 def test_a_job_that_is_none_is_a_failure_and_the_next_one_runs(place: Place, bad: dict[str, Any]) -> None:
-    with JobRunner(place.worker, concurrency=1, sends_progress=False) as runner:
+    with JobRunner(place.worker, concurrency=1) as runner:
         assert asyncio.run(runner.handle(bad))["code"] == "invalid_input"
         assert asyncio.run(runner.handle(job("next")))["status"] == "success"
 
@@ -110,7 +113,7 @@ def test_a_cancelled_job_has_stopped_and_left_nothing_when_the_cancellation_is_p
         assert place.peer.idle
         assert place.left_behind() == []
 
-    with JobRunner(place.worker, concurrency=1, sends_progress=False) as runner:
+    with JobRunner(place.worker, concurrency=1) as runner:
         asyncio.run(run(runner))
         assert asyncio.run(runner.handle(job("next")))["status"] == "success"
 
@@ -128,14 +131,14 @@ def test_a_cancelled_job_leaves_the_others_alone(place: Place) -> None:
         place.peer.release(place.peer.submitted[0])
         return await first
 
-    with JobRunner(place.worker, concurrency=2, sends_progress=False) as runner:
+    with JobRunner(place.worker, concurrency=2) as runner:
         assert asyncio.run(run(runner))["status"] == "success"
     assert place.left_behind() == ["first", "first/first.png", "first/result.json"]
 
 
 def test_what_still_runs_when_the_worker_ends_is_cancelled(place: Place) -> None:
     async def run() -> dict[str, Any]:
-        with JobRunner(place.worker, concurrency=1, sends_progress=False) as runner:
+        with JobRunner(place.worker, concurrency=1) as runner:
             held = asyncio.create_task(runner.handle(job("held", "hold")))
             await until(lambda: place.peer.running == "hold")
         return await held
@@ -145,16 +148,105 @@ def test_what_still_runs_when_the_worker_ends_is_cancelled(place: Place) -> None
     assert place.left_behind() == []
 
 
-def test_progress_is_passed_on_once_in_a_while_and_not_at_the_end() -> None:
-    now_s, sent = [100.0], list[float]()
-    throttled = Throttled(lambda progress: sent.append(progress.percent), every_s=1.0, clock=lambda: now_s[0])
-    for now_s[0], stage, percent in (
-        (100.0, "staging", 0.0),
-        (100.9, "executing", 1.0),
-        (101.0, "executing", 2.0),
-        (101.5, "executing", 3.0),
-        (150.0, "executing", 50.0),
-        (200.0, "publishing", 100.0),
-    ):
-        throttled(Progress.model_validate({"stage": stage, "percent": percent}))
-    assert sent == [0.0, 2.0, 50.0]
+def test_a_job_that_is_cancelled_twice_has_stopped_all_the_same(place: Place) -> None:
+    async def run(runner: JobRunner) -> None:
+        held = asyncio.create_task(runner.handle(job("held", "hold")))
+        await until(lambda: place.peer.running == "hold")
+        held.cancel()
+        await asyncio.sleep(0)
+        held.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await held
+        assert place.peer.idle
+        assert place.left_behind() == []
+
+    with JobRunner(place.worker, concurrency=1) as runner:
+        asyncio.run(run(runner))
+
+
+def test_jobs_beyond_the_concurrency_wait_and_can_be_cancelled_meanwhile(place: Place) -> None:
+    async def run(runner: JobRunner) -> list[Any]:
+        held = asyncio.create_task(runner.handle(job("held", "hold")))
+        await until(lambda: place.peer.running == "hold")
+        waiting = [asyncio.create_task(runner.handle(job(name))) for name in ("given-up", "second", "third")]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        async with asyncio.timeout(WAIT_S):
+            with pytest.raises(asyncio.CancelledError):
+                await waiting[0]
+        assert len(place.peer.submitted) == 1, "the others have not begun"
+        place.peer.release(place.peer.submitted[0])
+        answers: list[Any] = await asyncio.gather(held, *waiting[1:])
+        return answers
+
+    with JobRunner(place.worker, concurrency=1) as runner:
+        assert [answer["status"] for answer in asyncio.run(run(runner))] == ["success"] * 3
+    assert "given-up" not in place.left_behind()
+
+
+def test_what_waits_when_the_worker_ends_never_begins(place: Place) -> None:
+    async def run() -> dict[str, Any]:
+        with JobRunner(place.worker, concurrency=1) as runner:
+            held = asyncio.create_task(runner.handle(job("held", "hold")))
+            await until(lambda: place.peer.running == "hold")
+            waiting = asyncio.create_task(runner.handle(job("waiting")))
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return await held
+
+    assert asyncio.run(run())["code"] == "cancelled"
+    assert len(place.peer.submitted) == 1
+    assert place.left_behind() == []
+
+
+class Wire:
+    """A way to RunPod that writes down what was sent of which job; `answers` where that is how a send ends."""
+
+    def __init__(self, *, answers: bool = True) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.closed: list[str] = []
+        self._answers = answers
+
+    @asynccontextmanager
+    async def line(self, job: Mapping[str, Any]) -> AsyncIterator[Send]:
+        async def send(progress: Progress) -> None:
+            self.sent.append((job["id"], progress.stage))
+            if not self._answers:
+                await asyncio.Event().wait()
+
+        try:
+            yield send
+        finally:
+            self.closed.append(job["id"])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_progress_is_told_while_the_job_runs_and_a_line_that_hangs_fails_no_job(place: Place, answers: bool) -> None:
+    wire = Wire(answers=answers)
+
+    async def run(runner: JobRunner) -> dict[str, Any]:
+        held = asyncio.create_task(runner.handle(job("held", "hold")))
+        await until(lambda: wire.sent)
+        place.peer.release(place.peer.submitted[0])
+        return await held
+
+    with JobRunner(place.worker, concurrency=1, progress_line=wire.line) as runner:
+        assert asyncio.run(run(runner))["status"] == "success"
+    assert wire.sent[0] in [("held", "queued"), ("held", "executing")]
+    assert wire.closed == ["held"]
+
+
+def test_a_cancelled_job_tells_no_more_progress(place: Place) -> None:
+    wire = Wire()
+
+    async def run(runner: JobRunner) -> None:
+        held = asyncio.create_task(runner.handle(job("held", "hold")))
+        await until(lambda: wire.sent)
+        held.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await held
+        assert wire.closed == ["held"]
+
+    with JobRunner(place.worker, concurrency=1, progress_line=wire.line) as runner:
+        asyncio.run(run(runner))
