@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -28,13 +28,16 @@ from morpheus_worker.comfy.launch import ComfyFolders, command_of, environment_o
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.process import ComfyProcess
 from morpheus_worker.comfy.socket import EventStream
-from morpheus_worker.deadlines import Deadline
+from morpheus_worker.deadlines import Allowance, Deadline
 from morpheus_worker.entry import EXIT_TERMINATED
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
+from morpheus_worker.jobs import OutputFile
 from morpheus_worker.library import Library
 from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
 from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
 from morpheus_worker.pipeline import Worker
+from morpheus_worker.replaying import Replays
+from morpheus_worker.s3 import S3Store
 from morpheus_worker.settings import Settings
 from morpheus_worker.volume import wait_for_volume
 
@@ -43,6 +46,9 @@ log = logging.getLogger(__name__)
 READY_POLL_S: Final = 0.05
 
 TEST_INPUT_FILE: Final = Path("test_input.json")
+RENEWAL_S: Final = 20.0
+"""How long the bucket may take to say that an output of an earlier job is still there."""
+
 OVERRIDES_FOLDER: Final = Path("morpheus_lib", "workflows")
 
 
@@ -55,7 +61,7 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
     Raises:
         MorpheusError: `volume_unavailable`, `comfyui_crashed` or `connection`, when there is no way to a worker.
     """
-    with _ended_by_sigterm(), contextlib.ExitStack() as ending:
+    with _ended_by_sigterm() as check, contextlib.ExitStack() as ending:
         wait_for_volume(settings.volume_root, deadline=Deadline.after(settings.volume_timeout_s))
         process, files = None, None
         if settings.child_dir is not None:
@@ -67,14 +73,18 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
             _warn_of_missing(settings, folders)
         http = ComfyHttp(settings.comfyui_url)
         ending.callback(http.close)
-        _import_ahead(with_sdk=with_sdk)
-        _wait_until_ready(http, process, Deadline.after(settings.boot_timeout_s))
-        yield _worker(settings, http, process, files or RemoteFiles(http), ending)
+        s3 = S3Store.of(settings)
+        ending.callback(s3.close)
+        _import_ahead(s3, with_sdk=with_sdk)
+        _wait_until_ready(http, process, Deadline.after(settings.boot_timeout_s), check)
+        yield _worker(settings, http, process, files or RemoteFiles(http), s3, ending)
 
 
-def has_job_server() -> bool:
-    """Whether the SDK takes its jobs from a job server, RunPod's or one on loopback, and not from `--test_input`."""
-    return bool(os.environ.get("RUNPOD_WEBHOOK_GET_JOB"))
+def has_job_server(arguments: Sequence[str]) -> bool:
+    """Whether the SDK takes its jobs from a job server, RunPod's or one on loopback, and not from `--test_input` or its
+    local API, which a pod with RunPod's environment can be told to use, too."""
+    is_local = "--rp_serve_api" in arguments or _argument(arguments, "--test_input") is not None
+    return bool(os.environ.get("RUNPOD_WEBHOOK_GET_JOB")) and not is_local
 
 
 def check_test_input(arguments: Sequence[str]) -> None:
@@ -86,7 +96,7 @@ def check_test_input(arguments: Sequence[str]) -> None:
     """
     at, given = "--test_input", _argument(arguments, "--test_input")
     if given is None:
-        if has_job_server() or "--rp_serve_api" in arguments or os.environ.get("RUNPOD_REALTIME_PORT"):
+        if has_job_server(arguments) or "--rp_serve_api" in arguments or os.environ.get("RUNPOD_REALTIME_PORT"):
             return
         at, given = str(TEST_INPUT_FILE), _test_input_file()
     try:
@@ -119,16 +129,27 @@ def _argument(arguments: Sequence[str], name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
     """SIGTERM ends the boot, or a local test, through every `finally`. The SDK's job loop later sets its own handler,
-    which lets the job in flight finish."""
+    which lets the job in flight finish.
+
+    Calling what it yields ends the boot again, if it should have ended: what the handler raises within somebody else's
+    `except:` is lost (cpuinfo, which the SDK imports, has many of those).
+    """
+    told = False
+
+    def check() -> None:
+        if told:
+            sys.exit(EXIT_TERMINATED)
 
     def end(_signal: int, _frame: FrameType | None) -> None:
-        sys.exit(EXIT_TERMINATED)
+        nonlocal told
+        told = True
+        check()
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield check
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -209,19 +230,26 @@ def _spawned(settings: Settings, comfyui_dir: Path) -> ComfyProcess:
     return ComfyProcess.start(command, cwd=comfyui_dir, env=environment_of(os.environ))
 
 
-def _import_ahead(*, with_sdk: bool) -> None:
+def _import_ahead(s3: S3Store, *, with_sdk: bool) -> None:
     """What takes long to import (the SDK a second and a half) costs nothing here, because ComfyUI takes longer.
 
-    The SDK's own GPU check imports torch and touches CUDA in this process, beside ComfyUI's.
+    The SDK's own GPU check imports torch and touches CUDA in this process, beside ComfyUI's. Its log prints every
+    result at its default level, DEBUG, presigned URLs among them.
     """
     importlib.import_module("PIL.Image").init()
+    if s3.can_store:
+        s3.prepare()
     if with_sdk:
         os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
+        os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
         importlib.import_module("runpod")
 
 
-def _wait_until_ready(http: ComfyHttp, process: ComfyProcess | None, deadline: Deadline) -> None:
+def _wait_until_ready(
+    http: ComfyHttp, process: ComfyProcess | None, deadline: Deadline, check: Callable[[], None]
+) -> None:
     while True:
+        check()
         try:
             http.system_stats()
             return
@@ -241,6 +269,7 @@ def _worker(
     http: ComfyHttp,
     process: ComfyProcess | None,
     files: ComfyFiles,
+    s3: S3Store,
     ending: contextlib.ExitStack,
 ) -> Worker:
     object_info = ObjectInfo(http.object_info())
@@ -256,4 +285,17 @@ def _worker(
 
     comfy = ComfyClient(http, events, object_info, exit_of_process=exit_of_process)
     log.info("ready: %d workflows", len(library))
-    return Worker(settings=settings, comfy=comfy, files=files, library=library)
+    replays = replays_of(settings, s3)
+    return Worker(settings=settings, comfy=comfy, files=files, library=library, replays=replays, s3=s3)
+
+
+def replays_of(settings: Settings, s3: S3Store) -> Replays:
+    """The stored results on the volume, their presigned URLs made anew, since the stored ones may have expired."""
+
+    def renewed(output: OutputFile) -> OutputFile:
+        uri, bucket = output.s3_uri or "", s3.uri_of("")
+        if not uri.startswith(bucket) or not s3.has(uri.removeprefix(bucket), Allowance.of(RENEWAL_S)):
+            raise MorpheusError(Code.UPLOAD_FAILED, f"'{output.filename}' is not in this worker's bucket any more")
+        return output.model_copy(update={"url": s3.url_of(uri)})
+
+    return Replays(settings.volume_root, renewed=renewed)

@@ -8,13 +8,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import Finished, Order
 from morpheus_worker.comfy.history import FileRef, Reported, reported
 from morpheus_worker.comfy.isolation import isolate
-from morpheus_worker.deadlines import Deadline
+from morpheus_worker.deadlines import Allowance, Deadline
+from morpheus_worker.delivering import Delivered, Delivery, delivery, largest_result, plan_of
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import (
     JobFailure,
@@ -27,9 +30,9 @@ from morpheus_worker.jobs import (
     parse_request,
 )
 from morpheus_worker.logs import job_context
-from morpheus_worker.media import Limits, Stage, staged
-from morpheus_worker.preparing import Prepared, Worker, prepare
-from morpheus_worker.publishing import JobFolder, job_folder
+from morpheus_worker.media import Limits, Sources, Stage, staged
+from morpheus_worker.preparing import Prepared, Worker, prepare, timeout_of
+from morpheus_worker.publishing import job_folder, refuse_too_large
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +50,14 @@ def run_job(
 
     `cancelled` stops it from another thread; `on_progress` is called from this one.
     """
-    trace_id = uuid.uuid4().hex
+    began_s, trace_id = time.monotonic(), uuid.uuid4().hex
     job_id: str | None = None
     try:
         job_id = checked_job_id(job.get("id"))
         with job_context(job_id, trace_id):
             request = parse_request(job_id, job.get("input"))
-            return _run(_Job(request, trace_id, worker, cancelled or threading.Event(), on_progress))
+            allowance = Allowance(Deadline(began_s + timeout_of(request, worker)), cancelled or threading.Event())
+            return _replayed_or_run(_Job(request, trace_id, worker, allowance, on_progress, began_s))
     except MorpheusError as failure:
         with job_context(job_id or "?", trace_id):
             log.warning("failed: %s", failure.message, extra={"code": failure.code})
@@ -73,36 +77,52 @@ class _Job:
     request: JobRequest
     trace_id: str
     worker: Worker
-    cancelled: threading.Event
+    allowance: Allowance
     on_progress: Callable[[Progress], None]
-    began_s: float = field(default_factory=time.monotonic)
+    began_s: float
 
     @property
     def token(self) -> str:
         return f"morpheus-{self.trace_id[:12]}"
 
-    def deadline(self, prepared: Prepared) -> Deadline:
-        """From the job's receipt, by its own wish, else the workflow's, else the worker's."""
-        asked_s = self.request.timeout_s or prepared.timeout_s or self.worker.settings.job_timeout_s
-        return Deadline(self.began_s + asked_s)
+    @property
+    def stage(self) -> Stage:
+        settings, s3 = self.worker.settings, self.worker.s3
+        sources = Sources(PrivateHosts.of(settings.media_private_hosts), settings.media_timeout_s, s3)
+        limits = Limits(settings.max_input_bytes, settings.max_image_pixels)
+        return Stage(self.token, self.worker.files, settings.volume_root, limits, sources, self.allowance)
 
 
-def _run(job: _Job) -> dict[str, Any]:
-    settings = job.worker.settings
-    limits = Limits(settings.max_input_bytes, settings.max_image_pixels)
+def _replayed_or_run(job: _Job) -> dict[str, Any]:
+    """The stored result of an earlier delivery; without one, the job runs, and its result is stored."""
+    replays = job.worker.replays
+    with replays.one_at_a_time(job.request, lambda wait_s: job.allowance.wait(wait_s, "waiting for its twin")):
+        if (stored := replays.find(job.request)) is not None:
+            refuse_too_large(stored, largest_result(job.request.job_id, job.worker.settings))
+            return stored
+        result, record = _run(job)
+        replays.remember(job.request, record)
+        return result
+
+
+def _run(job: _Job) -> tuple[dict[str, Any], Path]:
+    """Runs the job; its result, and where that is recorded."""
+    settings, s3 = job.worker.settings, job.worker.s3
+    plan = plan_of(job.request, settings, s3)
     with (
-        job_folder(settings.volume_root, job.request.job_id) as folder,
-        staged(Stage(job.token, job.worker.files, settings.volume_root, limits)) as stage,
+        job_folder(settings.volume_root, job.request.job_id, job.allowance) as folder,
+        delivery(plan, folder, job.worker.files, s3, largest_result(job.request.job_id, settings)) as delivered_by,
+        staged(job.stage) as stage,
     ):
         job.on_progress(Progress(stage="staging"))
         prepared = prepare(job.request, job.worker, stage)
         staged_at_s = time.monotonic()
         with _discarded(job) as leftovers:
-            finished = _execute(job, prepared, leftovers)
+            finished = _execute(job, prepared, leftovers, delivered_by)
             executed_at_s = time.monotonic()
-            made = reported(finished.entry.outputs)
+            made = reported(_in_order(finished.entry.outputs, prepared.graph))
             leftovers.extend((*made.files, *made.unused))
-            outputs = _publish(job, made, folder)
+            delivered = _deliver(job, made, delivered_by)
         published_at_s = time.monotonic()
         timings = Timings(
             staging_s=round(staged_at_s - job.began_s, 4),
@@ -111,10 +131,12 @@ def _run(job: _Job) -> dict[str, Any]:
             publishing_s=round(published_at_s - executed_at_s, 4),
             total_s=round(published_at_s - job.began_s, 4),
         )
-        result = _result(job, prepared, outputs, timings, [*finished.warnings, *_notes(made)])
-        folder.complete(result)
-    log.info("done: %d outputs in %.2f s", len(outputs), timings.total_s, extra={"timings": timings.model_dump()})
-    return result
+        result = _result(job, prepared, delivered, timings, [*finished.warnings, *_notes(made)])
+        record = delivered_by.complete(result)
+    log.info(
+        "done: %d outputs in %.2f s", len(delivered.outputs), timings.total_s, extra={"timings": timings.model_dump()}
+    )
+    return result, record
 
 
 @contextlib.contextmanager
@@ -127,37 +149,43 @@ def _discarded(job: _Job) -> Iterator[list[FileRef]]:
         job.worker.files.discard(job.token, leftovers)
 
 
-def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef]) -> Finished:
+def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef], delivered_by: Delivery) -> Finished:
     """Runs the prompt. What its nodes report is added to `leftovers` at once: a prompt that fails has no other list."""
     comfy, key = job.worker.comfy, job.request.comfy_org_api_key
+    outputs: dict[str, Mapping[str, Any]] = {}
 
     def note(node_id: str, output: Mapping[str, Any]) -> None:
+        outputs[node_id] = output
         made = reported({node_id: output})
         leftovers.extend((*made.files, *made.unused))
 
     return comfy.run(
         Order(
             graph=isolate(prepared.graph, job.token, comfy.object_info),
-            deadline=job.deadline(prepared),
-            cancelled=job.cancelled,
+            deadline=job.allowance.deadline,
+            cancelled=job.allowance.cancelled,
             where=prepared.where,
             on_progress=job.on_progress,
             on_output=note,
+            on_outputs=lambda: delivered_by.begin(reported(_in_order(outputs, prepared.graph))),
             extra_data={"api_key_comfy_org": key.get_secret_value()} if key else {},
         )
     )
 
 
-def _publish(job: _Job, made: Reported, folder: JobFolder) -> list[OutputFile]:
-    """Publishes what was made. After this a cancellation comes too late: with its record, the job is complete."""
+def _in_order(outputs: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs in the order of the graph's nodes; ComfyUI keeps them in none. Those of nodes that a node made of
+    itself come last."""
+    known = [node_id for node_id in graph if node_id in outputs]
+    return {node_id: outputs[node_id] for node_id in dict.fromkeys([*known, *outputs])}
+
+
+def _deliver(job: _Job, made: Reported, delivered_by: Delivery) -> Delivered:
     if not made and job.request.graph is None:
         said = f"The workflow '{job.request.workflow_name}' ran, but none of its nodes produced an output"
         raise MorpheusError(Code.NO_OUTPUT, said)
     job.on_progress(Progress(stage="publishing", percent=100.0))
-    outputs = folder.publish(made.files, job.worker.files) + [folder.publish_text(text) for text in made.texts]
-    if job.cancelled.is_set():
-        raise MorpheusError(Code.CANCELLED, "The job was cancelled")
-    return outputs
+    return delivered_by.deliver(made)
 
 
 def _notes(made: Reported) -> list[str]:
@@ -167,10 +195,12 @@ def _notes(made: Reported) -> list[str]:
 
 
 def _result(
-    job: _Job, prepared: Prepared, outputs: list[OutputFile], timings: Timings, warnings: list[str]
+    job: _Job, prepared: Prepared, delivered: Delivered, timings: Timings, warnings: list[str]
 ) -> dict[str, Any]:
+    outputs = delivered.outputs
+    shown = outputs if delivered.images is None else delivered.images
     return JobResult(
-        status="success" if outputs else "success_no_images",
+        status="success" if shown else "success_no_images",
         job_id=job.request.job_id,
         trace_id=job.trace_id,
         workflow_name=prepared.workflow_name,
@@ -178,6 +208,8 @@ def _result(
         params=dict(prepared.params),
         timings=timings,
         warnings=[*prepared.warnings, *warnings],
+        images=delivered.images,
+        errors=delivered.errors or None,
         image_pod_path=_first_path(outputs, "image"),
         video_pod_path=_first_path(outputs, "video"),
     ).wire()

@@ -1,4 +1,4 @@
-"""Moves outputs onto the volume: each file whole or not at all, all of a job's or none, the record last.
+"""Moves outputs onto the volume: each file whole or not at all, the record last.
 
 A file is staged beside its target under a hidden name, hashed in the same pass, synced, and then linked to its name,
 which never replaces a file that is there. `result.json` is written last: where it is, the job is complete.
@@ -7,37 +7,63 @@ which never replaces a file that is there. `result.json` is written last: where 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
+import functools
 import hashlib
 import itertools
 import json
 import os
 import re
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from morpheus_worker.comfy.files import ComfyFiles
-from morpheus_worker.comfy.history import FileRef, TextRef
+from morpheus_worker.comfy.files import Origin
+from morpheus_worker.comfy.history import FileRef
+from morpheus_worker.comfy.http import OutputMissingError
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
+from morpheus_worker.looks import looks_of
 from morpheus_worker.paths import JOB_OUTPUTS, UnsafePathError, safe_filename
-from morpheus_worker.pictures import NotAPictureError, size_of
 from morpheus_worker.volume import confined, ensure_writable, translated
 
 RECORD: Final = "result.json"
 _RECORD_NAME: Final = re.compile(r"result(-\d+)?\.json", re.IGNORECASE)
-INLINE_TEXT_BYTES: Final = 256 * 1024
-"""RunPod takes answers of 10 MB (20 MB for /runsync), and a larger one is lost: the SDK logs the refusal, and the job
-never ends."""
+
+LONG_DATA: Final = 16 * 1024
+"""Characters from which an output's base64 is put into the record as it is."""
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 """MooseFS stores 64 MiB chunks and pays per request, so writes are large; memory stays flat whatever the file."""
 
+STAGED_AT_ONCE: Final = 4
+"""Files that are copied, hashed and synced side by side. None of these holds Python's lock, and several syncs share one
+commit of a journal."""
+
+MAKE_TRIES: Final = 5
+"""How often a folder is made that another delivery of the job takes away at once, because it withdraws."""
+
+DOING: Final = "publishing the outputs"
+
 # A FUSE file system may know no hard links; it then says one of these.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+class Origins(Protocol):
+    """Where the bytes of outputs come from: `comfy.files.ComfyFiles`, for one."""
+
+    def origin(self, ref: FileRef) -> contextlib.AbstractContextManager[Origin]:
+        """The bytes of an output.
+
+        Raises:
+            OutputMissingError: when there is no such file.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,78 +78,87 @@ class Part:
 class JobFolder:
     """`<volume>/job_outputs/<job id>`, which may already hold uploads or an earlier run's outputs."""
 
-    def __init__(self, volume_root: Path, job_id: str) -> None:
+    def __init__(self, volume_root: Path, job_id: str, allowance: Allowance) -> None:
         self._volume_root = volume_root
+        self.allowance = allowance
         self.relative = PurePosixPath(JOB_OUTPUTS, job_id)
         self.path = volume_root / self.relative
         self._parts: list[Path] = []
         self._published: list[Path] = []
         self._complete = False
+        self._staged: dict[tuple[str, str, str], Future[Part | OutputMissingError]] = {}
+        self._given_up = threading.Event()
 
     def make(self) -> None:
-        """Makes the folder where it is not: another delivery of the job may have withdrawn while it was empty. Never
+        """Makes the folder where it is not; another delivery of the job may have withdrawn while it was empty. Never
         the volume itself: without one, outputs would land on the container's disk, and go with it. And never through a
         link that leads off the volume."""
-        for folder in (self.path.parent, self.path):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-        try:
-            is_folder = confined(self._volume_root, self.relative).is_dir()
-        except UnsafePathError as failure:
-            raise MorpheusError(Code.VOLUME_UNAVAILABLE, f"The job's folder cannot be used: {failure}") from None
-        if not is_folder:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path))
+        for _ in range(MAKE_TRIES):
+            for folder in (self.path.parent, self.path):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir()
+            try:
+                end = confined(self._volume_root, self.relative)
+            except UnsafePathError as failure:
+                raise MorpheusError(Code.VOLUME_UNAVAILABLE, f"The job's folder cannot be used: {failure}") from None
+            if end.is_dir():
+                return
+            if end.exists():
+                break
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path))
 
-    def publish(self, refs: Sequence[FileRef], files: ComfyFiles) -> list[OutputFile]:
-        """Publishes every file, in order, or none. ComfyUI's own copies are gone afterwards, where they are local.
+    def begin(self, refs: Sequence[FileRef], files: Origins) -> None:
+        """Starts on files that `publish` will be asked for, in the background. Nothing is to be seen of it yet."""
+        for ref in refs:
+            self._staging(ref, files)
+
+    def publish(self, refs: Sequence[FileRef], files: Origins) -> list[OutputFile | MorpheusError]:
+        """Publishes every file, in order; a file that is not there is its entry's `OutputMissingError`. ComfyUI's own
+        copies are gone afterwards, where they are local.
 
         Raises:
-            MorpheusError: `volume_full`, `volume_unavailable`, `connection`.
-            OutputMissingError: when a reported file is not there.
+            MorpheusError: `volume_full`, `volume_unavailable`, `connection`, `cancelled`, `timeout`. Then nothing is
+                published.
         """
-        with translated("publishing the outputs"):
-            self.make()
-            parts = [self._stage(ref, files) for ref in refs]
-            outputs = [self._publish_part(ref, part) for ref, part in zip(refs, parts, strict=True)]
-            _sync_folder(self.path)
-        return outputs
+        with translated(DOING):
+            staged = [self._staging(ref, files) for ref in refs]
+            parts = [staging.result() for staging in staged]
+            return [
+                part if isinstance(part, MorpheusError) else self._publish_part(ref, part)
+                for ref, part in zip(refs, parts, strict=True)
+            ]
 
-    def publish_text(self, ref: TextRef) -> OutputFile:
-        """A text that a node reported: inline, or as a file where it is too long to travel in the answer."""
-        raw = ref.text.encode()
-        inline = OutputFile(
-            kind="text",
-            filename=f"{safe_filename(ref.node_id)}.txt",
-            node_id=ref.node_id,
-            media_type="text/plain",
-            bytes=len(raw),
-            sha256=hashlib.sha256(raw).hexdigest(),
-            text=ref.text,
-        )
-        if len(raw) <= INLINE_TEXT_BYTES:
-            return inline
-        with translated("publishing a text"):
-            self.make()
-            path = self._commit(_written(self._new_part(), [raw]).path, inline.filename)
-            self._published.append(path)
-        placed = {"filename": path.name, "path": str(path), "volume_path": str(self.relative / path.name)}
-        return inline.model_copy(update={"text": None, **placed})
-
-    def complete(self, result: Mapping[str, Any]) -> Path:
+    def complete(self, result: Mapping[str, Any], *, max_bytes: int | None = None) -> Path:
         """Writes the job's record, last of all, and returns its path.
 
-        An earlier run's record under the same job id stays; the new one is then `result-2.json`, and so on.
+        An earlier run's record under the same job id stays; the new one is then `result-2.json`, and so on. It is
+        synced where it says what lies on the volume; otherwise it only serves a second delivery, which does without.
+
+        Raises:
+            MorpheusError: `result_too_large`, when it has more than `max_bytes`; `volume_full`, `volume_unavailable`,
+                `cancelled`, `timeout`.
         """
+        record = _as_json(result) if max_bytes is None else refuse_too_large(result, max_bytes)
+        self._check()
         with translated("writing the result"):
-            self.make()
-            part = _written(self._new_part(), [json.dumps(result, indent=2, ensure_ascii=False).encode()])
-            path = self._commit(part.path, RECORD)
-            _sync_folder(self.path)
+            part = self._new_part()
+            with part.open("xb") as stream:
+                stream.write(record)
+                stream.flush()
+                if self._published:
+                    os.fsync(stream.fileno())
+            path = self._commit(part, RECORD)
+            if self._published:
+                _sync_folder(self.path)
         self._complete = True
         return path
 
     def withdraw(self) -> None:
         """Takes back whatever is not complete: hidden parts, published files without a record, an empty folder."""
+        self._given_up.set()
+        for staging in self._staged.values():
+            staging.cancel()
+        wait(self._staged.values())
         doomed = self._parts if self._complete else self._parts + self._published
         for path in doomed:
             with contextlib.suppress(OSError):
@@ -131,13 +166,21 @@ class JobFolder:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def _stage(self, ref: FileRef, files: ComfyFiles) -> Part:
-        with files.origin(ref) as origin:
-            if isinstance(origin, Path):
-                return self._move(origin)
-            return _written(self._new_part(), origin)
+    def _staging(self, ref: FileRef, files: Origins) -> Future[Part | OutputMissingError]:
+        key = (ref.folder, ref.subfolder, ref.filename)
+        if key not in self._staged:
+            self._staged[key] = _stagers().submit(contextvars.copy_context().run, self._part_of, ref, files)
+        return self._staged[key]
 
-    def _move(self, source: Path) -> Part:
+    def _part_of(self, ref: FileRef, files: Origins) -> Part | OutputMissingError:
+        self._check()
+        try:
+            with files.origin(ref) as origin:
+                return self._moved(origin) if isinstance(origin, Path) else self._written(self._new_part(), origin)
+        except OutputMissingError as failure:
+            return failure
+
+    def _moved(self, source: Path) -> Part:
         """Within one file system a rename changes the name, not the bytes; across two the bytes are copied."""
         path = self._new_part()
         try:
@@ -145,13 +188,59 @@ class JobFolder:
         except OSError as failure:
             if failure.errno != errno.EXDEV:
                 raise
-            return _copied(source, path)
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256")
-            os.fsync(stream.fileno())
+            return self._copied(source, path)
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as stream:
+            synced = _hands().submit(os.fsync, stream.fileno())
+            try:
+                for chunk in self._allowed(_chunks(stream.fileno())):
+                    digest.update(chunk)
+            finally:
+                wait([synced])
+            synced.result()
             return Part(path, os.fstat(stream.fileno()).st_size, digest.hexdigest())
 
+    def _copied(self, source: Path, path: Path) -> Part:
+        with source.open("rb", buffering=0) as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            part = self._written(path, _chunks(stream.fileno()))
+        with contextlib.suppress(OSError):
+            source.unlink()
+        return part
+
+    def _written(self, path: Path, chunks: Iterable[bytes]) -> Part:
+        """Writes, hashes and syncs a new file in one pass. A chunk is hashed while it is written, and the last one
+        while the file is synced."""
+        digest, size = hashlib.sha256(), 0
+        hashed: Future[None] | None = None
+        with path.open("xb", buffering=0) as stream:
+            for chunk in self._allowed(chunks):
+                if hashed is not None:
+                    hashed.result()
+                hashed = _hands().submit(digest.update, chunk)
+                size += len(chunk)
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[stream.write(rest) :]
+            os.fsync(stream.fileno())
+        if hashed is not None:
+            hashed.result()
+        return Part(path, size, digest.hexdigest())
+
+    def _allowed(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks, for as long as the job may go on."""
+        for chunk in chunks:
+            self._check()
+            yield chunk
+
+    def _check(self) -> None:
+        self.allowance.check(DOING)
+        if self._given_up.is_set():
+            raise MorpheusError(Code.CANCELLED, "The job has failed already")
+
     def _new_part(self) -> Path:
+        if not self.path.is_dir():
+            self.make()
         path = self.path / f".{uuid.uuid4().hex}.part"
         self._parts.append(path)
         return path
@@ -159,7 +248,7 @@ class JobFolder:
     def _publish_part(self, ref: FileRef, part: Part) -> OutputFile:
         path = self._commit(part.path, _output_name(ref.filename))
         self._published.append(path)
-        width, height = _size(path) if ref.kind == "image" else (None, None)
+        looks = looks_of(path, ref.media_type)
         return OutputFile(
             kind=ref.kind,
             filename=path.name,
@@ -169,13 +258,14 @@ class JobFolder:
             sha256=part.sha256,
             path=str(path),
             volume_path=str(self.relative / path.name),
-            width=width,
-            height=height,
+            width=looks.width,
+            height=looks.height,
+            duration_s=looks.duration_s,
         )
 
     def _commit(self, part: Path, name: str) -> Path:
         """Gives the part the first free name of `name`, `name-2`, …, without ever replacing a file."""
-        for candidate in _names(name):
+        for candidate in numbered(name):
             target = self.path / candidate
             try:
                 os.link(part, target)
@@ -193,14 +283,26 @@ class JobFolder:
         raise AssertionError("unreachable: the names never end")
 
 
+@functools.cache
+def _stagers() -> ThreadPoolExecutor:
+    """The process's own: a thread takes as long to start as a small file to copy."""
+    return ThreadPoolExecutor(STAGED_AT_ONCE, thread_name_prefix="publish")
+
+
+@functools.cache
+def _hands() -> ThreadPoolExecutor:
+    """For the half of a stager's work that goes on beside the other. Nothing here waits for anything."""
+    return ThreadPoolExecutor(STAGED_AT_ONCE, thread_name_prefix="publish-beside")
+
+
 @contextlib.contextmanager
-def job_folder(volume_root: Path, job_id: str) -> Iterator[JobFolder]:
+def job_folder(volume_root: Path, job_id: str, allowance: Allowance) -> Iterator[JobFolder]:
     """The job's folder, made and found writable. What is not complete when the block ends is withdrawn.
 
     Raises:
         MorpheusError: `volume_full`, `volume_unavailable`: before any GPU time is spent.
     """
-    folder = JobFolder(volume_root, job_id)
+    folder = JobFolder(volume_root, job_id, allowance)
     try:
         with translated("preparing the job's folder"):
             folder.make()
@@ -210,49 +312,63 @@ def job_folder(volume_root: Path, job_id: str) -> Iterator[JobFolder]:
         folder.withdraw()
 
 
-def _size(path: Path) -> tuple[int, int] | tuple[None, None]:
-    try:
-        return size_of(path)
-    except NotAPictureError:
-        return None, None
+def _as_json(result: Mapping[str, Any]) -> bytes:
+    """The record. Base64 is put in as it is: nothing in it needs an escape, and looking for one in megabytes takes
+    longer than everything else about a record."""
+    data: list[str] = []
+    mark = uuid.uuid4().hex
+
+    def marked(item: Any) -> Any:
+        if not isinstance(item, Mapping) or len(item.get("data") or "") < LONG_DATA:
+            return item
+        data.append(item["data"])
+        return {**item, "data": mark}
+
+    short = {key: [marked(item) for item in result[key]] for key in ("outputs", "images") if result.get(key)}
+    pieces = json.dumps({**result, **short}, indent=2, ensure_ascii=False).split(mark)
+    return "".join(itertools.chain(*zip(pieces, [*data, ""], strict=True))).encode()
 
 
-def _copied(source: Path, path: Path) -> Part:
-    with source.open("rb", buffering=0) as stream:
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        part = _written(path, iter(lambda: stream.read(CHUNK_BYTES), b""))
-    with contextlib.suppress(OSError):
-        source.unlink()
-    return part
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    while chunk := os.read(descriptor, CHUNK_BYTES):
+        yield chunk
 
 
-def _written(path: Path, chunks: Iterable[bytes]) -> Part:
-    """Writes, hashes and syncs a new file in one pass."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("xb", buffering=0) as stream:
-        for chunk in chunks:
-            digest.update(chunk)
-            size += len(chunk)
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[stream.write(rest) :]
-        os.fsync(stream.fileno())
-    return Part(path, size, digest.hexdigest())
-
-
-def _output_name(reported: str) -> str:
-    """A plain name, and never one of a record: that would say that the job is complete."""
-    name = safe_filename(reported)
-    return f"output-{name}" if _RECORD_NAME.fullmatch(name) else name
-
-
-def _names(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
+    """`x.png`, `x-2.png`, `x-3.png`, … without end."""
     stem, dot, suffix = name.rpartition(".")
     if not stem:
         stem, dot, suffix = name, "", ""
     yield name
     for number in itertools.count(2):
         yield f"{stem}-{number}{dot}{suffix}"
+
+
+def refuse_too_large(result: Mapping[str, Any], max_bytes: int) -> bytes:
+    """The result as JSON, once it is known that it fits into an answer.
+
+    Raises:
+        MorpheusError: `result_too_large`.
+    """
+    text = _as_json(result)
+    if len(text) > max_bytes:
+        raise too_large(max_bytes)
+    return text
+
+
+def too_large(max_bytes: int) -> MorpheusError:
+    """The failure of a job whose answer would be lost on its way back."""
+    said = (
+        f"The result is larger than an answer may be ({max_bytes / 1e6:g} MB): ask for 'outputs': 'volume', which "
+        "answers with paths"
+    )
+    return MorpheusError(Code.RESULT_TOO_LARGE, said, details={"max_result_bytes": max_bytes})
+
+
+def _output_name(reported: str) -> str:
+    """A plain name, and never one of a record: that would say that the job is complete."""
+    name = safe_filename(reported)
+    return f"output-{name}" if _RECORD_NAME.fullmatch(name) else name
 
 
 def _sync_folder(path: Path) -> None:

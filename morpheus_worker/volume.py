@@ -11,9 +11,9 @@ import errno
 import logging
 import os
 import stat
-import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
@@ -145,9 +145,17 @@ def ensure_writable(root: Path) -> None:
         MorpheusError: `volume_unavailable` or `volume_full`.
     """
     # Past the file's own buffer: closing would try again to write what a full volume refused, and leave the file there.
-    with translated(f"writing to {root}"), tempfile.NamedTemporaryFile(dir=root, prefix=".morpheus-") as probe:
-        os.write(probe.fileno(), b"morpheus")
-        os.fsync(probe.fileno())
+    # Unsynced: the outputs are synced later, and what a full volume does not say now it will say then.
+    probe = os.path.join(root, f".morpheus-{uuid.uuid4().hex}")
+    with translated(f"writing to {root}"):
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, b"morpheus")
+        finally:
+            try:
+                os.close(descriptor)
+            finally:
+                os.unlink(probe)
 
 
 def volume_error(failure: OSError, doing: str) -> MorpheusError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from morpheus_worker.boot import replays_of
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
 from morpheus_worker.comfy.http import ComfyHttp
@@ -17,6 +18,7 @@ from morpheus_worker.comfy.socket import EventStream
 from morpheus_worker.library import Library
 from morpheus_worker.pipeline import Worker
 from morpheus_worker.rehearsal import RehearsalEngine, running_engine
+from morpheus_worker.s3 import S3Store
 from morpheus_worker.settings import Settings
 
 MODEL_NAMES = {
@@ -54,15 +56,24 @@ def remote_worker(engine: RehearsalEngine, volume: Path) -> Iterator[Worker]:
 
 
 @contextlib.contextmanager
-def assembled(url: str, volume: Path, files: ComfyFiles | None) -> Iterator[Worker]:
-    settings = Settings.from_environment({"MORPHEUS_VOLUME_ROOT": str(volume), "MORPHEUS_COMFYUI_URL": url})
-    http, events = ComfyHttp(url), EventStream(url)
+def assembled(url: str, volume: Path, files: ComfyFiles | None, **environment: str) -> Iterator[Worker]:
+    named = {"MORPHEUS_VOLUME_ROOT": str(volume), "MORPHEUS_COMFYUI_URL": url, **environment}
+    settings = Settings.from_environment(named)
+    http, events, s3 = ComfyHttp(url), EventStream(url), S3Store.of(settings)
     events.start()
     try:
         object_info = ObjectInfo(http.object_info())
         library = Library.load(settings.workflows_dir, volume / "morpheus_lib/workflows", object_info=object_info)
         comfy = ComfyClient(http, events, object_info)
-        yield Worker(settings=settings, comfy=comfy, files=files or RemoteFiles(http), library=library)
+        yield Worker(
+            settings=settings,
+            comfy=comfy,
+            files=files or RemoteFiles(http),
+            library=library,
+            replays=replays_of(settings, s3),
+            s3=s3,
+        )
     finally:
+        s3.close()
         events.close()
         http.close()

@@ -106,12 +106,12 @@ CASES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     ),
     "a graph as text": ({"workflow": '{"1": {}}'}, "invalid_input", ("graph as text",)),
     "a URL among a graph's pictures": (
-        graph_job(INVERT_GRAPH, images=[{"name": "input_image.png", "image": "https://example.com/x.png"}]),
+        graph_job(INVERT_GRAPH, images=[{"name": "input_image.png", "image": "ftp://example.com/x.png"}]),
         "input_rejected",
-        ("is a URL",),
+        ("input.images 'input_image.png'", "begins with ftp://"),
     ),
     "base64 that is none": (upscale("data:image/png;base64,@@@"), "input_rejected", ("base64",)),
-    "a URL": (upscale("http://169.254.169.254/x"), "input_rejected", ("URL",)),
+    "a URL of the machine's metadata": (upscale("http://169.254.169.254/x"), "input_rejected", ("169.254.169.254",)),
     "a graph that reads the machine": (
         graph_job(INVERT_GRAPH | {"1": {"class_type": "LoadImage", "inputs": {"image": "/etc/passwd"}}}),
         "input_rejected",

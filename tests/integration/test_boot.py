@@ -7,21 +7,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from morpheus_worker.rehearsal import install_tree
-from tests.commands import free_port
+from morpheus_worker import boot
 
-from .job_server import JobServer
+from .endpoint import POD_START, answers, environment_of, eventually, on_endpoint, pod_start, started
 from .jobs import SMOKE_GRAPH, data_uri, files_below, graph_job, png
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 INVERTED = {str(n): {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1), 0]}} for n in range(2, 12)}
 LONG_JOB = graph_job(
     {
@@ -34,43 +28,12 @@ LONG_JOB = graph_job(
 
 
 @pytest.fixture
-def comfyui(tmp_path: Path) -> Path:
-    """A folder that looks like ComfyUI's and starts the rehearsal engine."""
-    install_tree(tmp_path / "ComfyUI")
-    return tmp_path / "ComfyUI"
-
-
-@pytest.fixture
-def environment(tmp_path: Path, comfyui: Path) -> dict[str, str]:
-    cache = tmp_path / "volume/morpheus_model_cache"
-    (cache / "upscale_models").mkdir(parents=True)
-    (cache / "upscale_models/2x_tiny.pth").write_bytes(b"weights")
-    return dict(os.environ) | {
-        "MORPHEUS_PYTHON": sys.executable,
-        "MORPHEUS_VOLUME_ROOT": str(tmp_path / "volume"),
-        "MORPHEUS_COMFYUI_DIR": str(comfyui),
-        "MORPHEUS_COMFYUI_PYTHON": sys.executable,
-        "MORPHEUS_COMFYUI_URL": f"http://127.0.0.1:{free_port()}",
-        "MORPHEUS_LOG_FORMAT": "json",
-    }
-
-
-def pod_start(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [REPOSITORY / "pod_start.sh", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def answers(url: str) -> bool:
-    host, _, port = url.removeprefix("http://").partition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-        return True
-    return False
+def environment(tmp_path: Path) -> dict[str, str]:
+    environment = environment_of(tmp_path)
+    models = tmp_path / "volume/morpheus_model_cache/upscale_models"
+    models.mkdir(parents=True)
+    (models / "2x_tiny.pth").write_bytes(b"weights")
+    return environment
 
 
 def test_a_local_test_boots_links_runs_and_leaves_no_process(environment: dict[str, str], tmp_path: Path) -> None:
@@ -121,20 +84,6 @@ def test_a_misspelt_setting_is_warned_about(environment: dict[str, str]) -> None
     assert "did you mean 'MORPHEUS_CONCURRENCY'?" in done.stderr
 
 
-@contextlib.contextmanager
-def on_endpoint(environment: dict[str, str], log: Path) -> Iterator[tuple[JobServer, subprocess.Popen[bytes]]]:
-    """A worker as RunPod runs it: the SDK's own loop, against a job server."""
-    with JobServer() as server, log.open("wb") as stream:
-        process = subprocess.Popen(
-            [REPOSITORY / "pod_start.sh"], env=environment | server.environment(), stdout=stream, stderr=stream
-        )
-        try:
-            yield server, process
-        finally:
-            process.kill()
-            process.wait()
-
-
 def test_the_sdks_own_loop_runs_jobs_reports_progress_and_drains(environment: dict[str, str], tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     environment["MORPHEUS_COMFYUI_ARGS"] = "--fault slow_node=0.5"
@@ -154,7 +103,9 @@ def test_the_sdks_own_loop_runs_jobs_reports_progress_and_drains(environment: di
         assert server.result("last-1")["output"]["status"] == "success", "SIGTERM lets the job in flight finish"
         assert process.wait(timeout=60) == 0
         assert "stopped-1" not in server.results
-        assert server.progress["good-1"][0]["stage"] == "staging"
+        assert server.progress["good-1"][0]["stage"] in ("queued", "executing")
+        for job_id in ("good-1", "bad-1", "last-1"):
+            assert server.after_result(job_id) == []
     assert not (volume / "job_outputs/stopped-1").exists()
     assert not answers(environment["MORPHEUS_COMFYUI_URL"])
     assert files_below(Path(environment["MORPHEUS_COMFYUI_DIR"]) / "output") == []
@@ -162,23 +113,26 @@ def test_the_sdks_own_loop_runs_jobs_reports_progress_and_drains(environment: di
 
 def test_sigterm_during_the_boot_ends_comfyui_too(environment: dict[str, str], tmp_path: Path) -> None:
     main = Path(environment["MORPHEUS_COMFYUI_DIR"]) / "main.py"
-    started = tmp_path / "started"
+    pid = tmp_path / "pid"
     main.write_text(
-        f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+        f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )
-    process = subprocess.Popen([REPOSITORY / "pod_start.sh"], env=environment, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 30
-        while not started.exists() or not started.read_text():
-            assert time.monotonic() < until
-            time.sleep(0.05)
+    with started(environment, tmp_path / "log", POD_START) as process:
+        eventually(lambda: pid.exists() and pid.read_text(), "ComfyUI is started")
         process.terminate()
         assert process.wait(timeout=30) == 128 + signal.SIGTERM
         with pytest.raises(ProcessLookupError):
-            os.kill(int(started.read_text()), 0)
-    finally:
-        process.kill()
-        process.wait()
+            os.kill(int(pid.read_text()), 0)
+
+
+def test_a_sigterm_that_somebodys_except_has_swallowed_is_not_forgotten() -> None:
+    with boot._ended_by_sigterm() as check:
+        check()
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            check()
+    assert ended.value.code == 128 + signal.SIGTERM
 
 
 def test_a_comfyui_that_dies_makes_the_worker_ask_for_another(environment: dict[str, str], tmp_path: Path) -> None:
@@ -212,7 +166,4 @@ def test_a_worker_that_is_killed_takes_comfyui_with_it(environment: dict[str, st
         server.result("one-1")
         process.kill()
         process.wait()
-        until = time.monotonic() + 30
-        while answers(environment["MORPHEUS_COMFYUI_URL"]):
-            assert time.monotonic() < until, "ComfyUI lives on"
-            time.sleep(0.05)
+        eventually(lambda: not answers(environment["MORPHEUS_COMFYUI_URL"]), "ComfyUI has ended too")

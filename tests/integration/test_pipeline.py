@@ -172,7 +172,8 @@ def test_progress_runs_through_the_stages_and_never_back(worker: Worker) -> None
 def test_a_remote_comfyui_is_worked_through_its_http_alone(remote_worker: Worker, volume: Path) -> None:
     job = {"workflow_name": "upscale", "params": {"image": data_uri(png())}}
     check_files(succeeded(run_job({"id": "remote", "input": job}, remote_worker)), volume)
-    again = succeeded(run_job({"id": "remote", "input": job}, remote_worker))
+    other = {"workflow_name": "upscale", "params": {"image": data_uri(png((1, 2, 3)))}}
+    again = succeeded(run_job({"id": "remote", "input": other}, remote_worker))
     assert again.outputs[0].filename == "upscale_00001_-2.png"
 
 
@@ -240,8 +241,10 @@ FAULTS: dict[str, tuple[Faults, str | None]] = {
     "two answers of 500": (Faults(http_500=2), None),
     "out of memory": (Faults(out_of_memory="SaveImage"), "gpu_out_of_memory"),
     "a node that raises": (Faults(node_error="SaveImage"), "execution_failed"),
-    "an entry without outputs": (Faults(empty_history=True), "no_output"),
-    "an entry that never appears": (Faults(no_history=True), "comfyui_crashed"),
+    "an entry without outputs, the events whole": (Faults(empty_history=True), None),
+    "an entry without outputs, the events not": (Faults(empty_history=True, garbage_frame=True), "no_output"),
+    "an entry that never appears, the events whole": (Faults(no_history=True), None),
+    "an entry that never appears, the events not": (Faults(no_history=True, garbage_frame=True), "comfyui_crashed"),
 }
 
 

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from morpheus_worker import publishing
 from morpheus_worker.comfy.files import LocalFiles, Origin
-from morpheus_worker.comfy.history import FileRef, TextRef
+from morpheus_worker.comfy.history import FileRef
 from morpheus_worker.comfy.http import NotAnsweringError, OutputMissingError
 from morpheus_worker.comfy.launch import ComfyFolders
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.publishing import JobFolder, job_folder
+from morpheus_worker.jobs import OutputFile
+from morpheus_worker.publishing import JobFolder, Origins
 
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 
@@ -85,6 +88,22 @@ def plain(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "volume", tmp_path / "comfy")
 
 
+@contextmanager
+def job_folder(volume: Path, job_id: str, allowance: Allowance | None = None) -> Iterator[JobFolder]:
+    with publishing.job_folder(volume, job_id, allowance or Allowance.of(60)) as folder:
+        yield folder
+
+
+def published(folder: JobFolder, refs: Sequence[FileRef], files: Origins) -> list[OutputFile]:
+    """What was published, when all of it was."""
+    outputs = []
+    for entry in folder.publish(refs, files):
+        if isinstance(entry, MorpheusError):
+            raise entry
+        outputs.append(entry)
+    return outputs
+
+
 def png(width: int, height: int, path: Path) -> bytes:
     Image.new("1", (width, height)).save(path, "png")
     return path.read_bytes()
@@ -101,7 +120,7 @@ def test_outputs_arrive_whole_with_size_hash_and_place(desk: Desk, tmp_path: Pat
     contents = {"x_00001_.png": png(30, 20, tmp_path / "p"), "video/clip.mp4": os.urandom(9_000_000), "empty.txt": b""}
     refs = [desk.made(name, content, node_id=str(number)) for number, (name, content) in enumerate(contents.items())]
     with job_folder(desk.volume, "job-7") as folder:
-        outputs = folder.publish(refs, desk.files)
+        outputs = published(folder, refs, desk.files)
         folder.complete({"status": "success"})
     assert [output.filename for output in outputs] == ["x_00001_.png", "clip.mp4", "empty.txt"]
     assert [output.kind for output in outputs] == ["image", "video", "text"]
@@ -120,14 +139,14 @@ def test_outputs_arrive_whole_with_size_hash_and_place(desk: Desk, tmp_path: Pat
 def test_what_comfyui_had_is_gone_afterwards(desk: Desk) -> None:
     refs = [desk.made("tok/x.png", b"1"), desk.made("tok/y.png", b"2"), desk.made("z.png", b"3", kind="temp")]
     with job_folder(desk.volume, "job-7") as folder:
-        folder.publish(refs, desk.files)
+        published(folder, refs, desk.files)
         folder.complete({})
     assert not [path for path in desk.comfy.rglob("*") if path.is_file()]
 
 
 def test_the_record_comes_last_and_is_readable(desk: Desk) -> None:
     with job_folder(desk.volume, "job-7") as folder:
-        folder.publish([desk.made("x.png", b"1")], desk.files)
+        published(folder, [desk.made("x.png", b"1")], desk.files)
         assert set(desk.content()) == {"x.png"}
         path = folder.complete({"params": {"prompt": 'ünï 🎨 "quoted"\n'}, "seed": 2**63})
     assert path == desk.folder() / "result.json"
@@ -140,7 +159,7 @@ def test_uploads_and_an_earlier_result_stay_as_they_are(desk: Desk) -> None:
     for name, content in before.items():
         (desk.folder() / name).write_bytes(content)
     with job_folder(desk.volume, "job-7") as folder:
-        outputs = folder.publish([desk.made("x.png", b"new")], desk.files)
+        outputs = published(folder, [desk.made("x.png", b"new")], desk.files)
         path = folder.complete({"new": True})
     assert outputs[0].filename == "x-3.png"
     assert path.name == "result-2.json"
@@ -151,7 +170,7 @@ def test_uploads_and_an_earlier_result_stay_as_they_are(desk: Desk) -> None:
 def test_files_of_one_name_are_kept_apart(desk: Desk) -> None:
     refs = [desk.made("a/x.png", b"1"), desk.made("b/x.png", b"2"), desk.made("x.png", b"3"), desk.made("c/x", b"4")]
     with job_folder(desk.volume, "job-7") as folder:
-        outputs = folder.publish([*refs, desk.made("d/x", b"5")], desk.files)
+        outputs = published(folder, [*refs, desk.made("d/x", b"5")], desk.files)
         folder.complete({})
     assert [output.filename for output in outputs] == ["x.png", "x-2.png", "x-3.png", "x", "x-2"]
     assert [(desk.folder() / output.filename).read_bytes() for output in outputs] == [b"1", b"2", b"3", b"4", b"5"]
@@ -160,7 +179,7 @@ def test_files_of_one_name_are_kept_apart(desk: Desk) -> None:
 def test_an_output_cannot_take_the_place_of_the_record(desk: Desk) -> None:
     """Where `result.json` is, the job is complete: no output may be mistaken for it."""
     with job_folder(desk.volume, "job-7") as folder:
-        outputs = folder.publish([desk.made("result.json", b'{"made by": "a node"}')], desk.files)
+        outputs = published(folder, [desk.made("result.json", b'{"made by": "a node"}')], desk.files)
         assert not (desk.folder() / "result.json").exists()
         folder.complete({"status": "success"})
     assert result_of(desk.folder()) == {"status": "success"}
@@ -170,19 +189,12 @@ def test_an_output_cannot_take_the_place_of_the_record(desk: Desk) -> None:
 @pytest.mark.parametrize("name", [".hidden.png", "~x.png", "100% #1?.png", "x\ny.png", "ü" * 120 + ".png"])
 def test_a_name_is_made_plain(desk: Desk, name: str) -> None:
     with job_folder(desk.volume, "job-7") as folder:
-        [output] = folder.publish([desk.made(name, b"1")], desk.files)
+        [output] = published(folder, [desk.made(name, b"1")], desk.files)
         folder.complete({})
     assert not output.filename.startswith((".", "~"))
     assert output.filename.endswith("png")
     assert not set("\n%#?") & set(output.filename)
     assert desk.content()[output.filename] == b"1"
-
-
-def test_texts_come_inline(plain: Desk) -> None:
-    output = JobFolder(plain.volume, "job").publish_text(TextRef("12:3", "läuft"))
-    assert (output.kind, output.media_type, output.text) == ("text", "text/plain", "läuft")
-    assert (output.bytes, output.sha256) == (6, hashlib.sha256("läuft".encode()).hexdigest())
-    assert (output.path, output.volume_path) == (None, None)
 
 
 # --- all or nothing
@@ -197,21 +209,21 @@ def test_nothing_is_published_when_one_of_four_is_missing(desk: Desk) -> None:
         pytest.raises(OutputMissingError, match=r"'2\.png'") as failed,
         job_folder(desk.volume, "job-7") as folder,
     ):
-        folder.publish(refs, desk.files)
+        published(folder, refs, desk.files)
     assert failed.value.code == Code.NO_OUTPUT
     assert desk.content() == {"face.jpg": b"face"}
 
 
 def test_a_job_that_is_not_complete_in_the_end_leaves_nothing(desk: Desk) -> None:
     with job_folder(desk.volume, "job-7") as folder:
-        folder.publish([desk.made("x.png", b"1")], desk.files)
+        published(folder, [desk.made("x.png", b"1")], desk.files)
         assert set(desk.content()) == {"x.png"}
     assert not desk.folder().exists()
 
 
 def test_a_job_without_outputs_leaves_its_record(desk: Desk) -> None:
     with job_folder(desk.volume, "job-7") as folder:
-        assert folder.publish([], desk.files) == []
+        assert published(folder, [], desk.files) == []
         folder.complete({"status": "success_no_images"})
     assert set(desk.content()) == {"result.json"}
 
@@ -239,7 +251,7 @@ def test_a_file_outside_of_comfyuis_folders_is_missing(plain: Desk, ref: FileRef
     (plain.output / "folder").mkdir()
     (plain.comfy / "input" / "x.png").write_bytes(b"an input")
     with pytest.raises(OutputMissingError), job_folder(plain.volume, "job-7") as folder:
-        folder.publish([ref], plain.files)
+        published(folder, [ref], plain.files)
     assert secret.read_bytes() == b"not yours"
     assert not plain.folder().exists()
 
@@ -259,27 +271,6 @@ class Download:
         if self.breaks_off:
             raise NotAnsweringError("sending an output file", "the connection was cut")
 
-    def put(self, name: str, content: Path | bytes) -> str:
-        raise AssertionError
-
-    def absolute(self, value: str) -> str:
-        raise AssertionError
-
-    def remove(self, value: str) -> None:
-        raise AssertionError
-
-    def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
-        raise AssertionError
-
-
-def test_a_long_text_comes_as_a_file(plain: Desk) -> None:
-    text = "läuft " * 50_000
-    with job_folder(plain.volume, "job") as folder:
-        output = folder.publish_text(TextRef("12", text))
-        folder.complete({})
-    assert (output.text, output.volume_path) == (None, "job_outputs/job/12.txt")
-    assert Path(output.path or "").read_text(encoding="utf-8") == text
-
 
 def test_a_job_folder_that_is_a_link_is_not_written_through(plain: Desk, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -292,7 +283,7 @@ def test_a_job_folder_that_is_a_link_is_not_written_through(plain: Desk, tmp_pat
 
 def test_a_file_that_comes_in_chunks(plain: Desk) -> None:
     with job_folder(plain.volume, "job-7") as folder:
-        [output] = folder.publish([FileRef("9", "x.bin", "", "output")], Download(b"ab", b"", b"cd"))
+        [output] = published(folder, [FileRef("9", "x.bin", "", "output")], Download(b"ab", b"", b"cd"))
         folder.complete({})
     assert plain.content()["x.bin"] == b"abcd"
     assert (output.bytes, output.sha256) == (4, hashlib.sha256(b"abcd").hexdigest())
@@ -300,7 +291,7 @@ def test_a_file_that_comes_in_chunks(plain: Desk) -> None:
 
 def test_a_file_that_breaks_off_is_not_published(plain: Desk) -> None:
     with pytest.raises(NotAnsweringError), job_folder(plain.volume, "job-7") as folder:
-        folder.publish([FileRef("9", "x.bin", "", "output")], Download(b"ab", breaks_off=True))
+        published(folder, [FileRef("9", "x.bin", "", "output")], Download(b"ab", breaks_off=True))
     assert not plain.folder().exists()
 
 
@@ -312,7 +303,7 @@ def test_a_volume_that_knows_no_hard_links(plain: Desk, monkeypatch: pytest.Monk
     plain.folder().mkdir(parents=True)
     (plain.folder() / "x.png").write_bytes(b"uploaded")
     with job_folder(plain.volume, "job-7") as folder:
-        folder.publish([plain.made("x.png", b"new")], plain.files)
+        published(folder, [plain.made("x.png", b"new")], plain.files)
         folder.complete({})
     assert set(plain.content()) == {"x.png", "x-2.png", "result.json"}
     assert plain.content()["x.png"] == b"uploaded"
@@ -327,7 +318,7 @@ def test_two_deliveries_of_one_job_keep_out_of_each_others_way(plain: Desk) -> N
         refs = list(dict.fromkeys(refs))
         start.wait()
         with job_folder(plain.volume, "job-7") as folder:
-            names[number] = [output.filename for output in folder.publish(refs, plain.files)]
+            names[number] = [output.filename for output in published(folder, refs, plain.files)]
             names[number].append(folder.complete({"number": number}).name)
 
     threads = [threading.Thread(target=deliver, args=(number,)) for number in range(4)]
@@ -335,12 +326,12 @@ def test_two_deliveries_of_one_job_keep_out_of_each_others_way(plain: Desk) -> N
         thread.start()
     for thread in threads:
         thread.join()
-    all_names = [name for published in names.values() for name in published]
+    all_names = [name for of_one in names.values() for name in of_one]
     assert len(all_names) == len(set(all_names)) == 16
     assert set(plain.content()) == set(all_names)
-    for number, published in names.items():
-        assert {plain.content()[name] for name in published[:-1]} == {str(number).encode()}
-        assert result_of(plain.folder(), published[-1]) == {"number": number}
+    for number, of_one in names.items():
+        assert {plain.content()[name] for name in of_one[:-1]} == {str(number).encode()}
+        assert result_of(plain.folder(), of_one[-1]) == {"number": number}
 
 
 # --- a volume in trouble
@@ -373,12 +364,12 @@ def test_outputs_that_do_not_fit_leave_nothing(small_volume: Path, tmp_path: Pat
     desk = Desk(small_volume, tmp_path / "comfy")
     refs = [desk.made(f"{number}.png", os.urandom(400_000)) for number in range(4)]
     with pytest.raises(MorpheusError) as failed, job_folder(desk.volume, "job-7") as folder:
-        folder.publish(refs, desk.files)
+        published(folder, refs, desk.files)
     assert failed.value.code == Code.VOLUME_FULL
     assert failed.value.retryable
     assert not desk.folder().exists()
     with job_folder(desk.volume, "job-8") as folder:
-        folder.publish([desk.made("fits.png", b"1" * 400_000)], desk.files)
+        published(folder, [desk.made("fits.png", b"1" * 400_000)], desk.files)
         folder.complete({})
     assert len(desk.content("job-8")["fits.png"]) == 400_000
 
@@ -386,7 +377,7 @@ def test_outputs_that_do_not_fit_leave_nothing(small_volume: Path, tmp_path: Pat
 def test_a_record_that_does_not_fit_takes_its_outputs_with_it(small_volume: Path, tmp_path: Path) -> None:
     desk = Desk(small_volume, tmp_path / "comfy")
     with job_folder(desk.volume, "job-7") as folder:
-        folder.publish([desk.made("x.png", b"1")], desk.files)
+        published(folder, [desk.made("x.png", b"1")], desk.files)
         fill(small_volume)
         with pytest.raises(MorpheusError) as failed:
             folder.complete({"params": {"prompt": "x" * 10_000}})
@@ -448,6 +439,7 @@ KILLED = textwrap.dedent(
     from morpheus_worker.comfy.files import LocalFiles
     from morpheus_worker.comfy.history import FileRef
     from morpheus_worker.comfy.launch import ComfyFolders
+    from morpheus_worker.deadlines import Allowance
     from morpheus_worker.publishing import job_folder
 
     volume, comfy = Path(sys.argv[1]), Path(sys.argv[2])
@@ -455,7 +447,7 @@ KILLED = textwrap.dedent(
     blob = bytes(range(256)) * 4096
 
     def publish(job_id):
-        with job_folder(volume, job_id) as folder:
+        with job_folder(volume, job_id, Allowance.of(60)) as folder:
             folder.publish([FileRef("9", f"{job_id}-{n}.bin", "", "output") for n in range(4)], files)
             folder.complete({"job_id": job_id})
 
@@ -495,9 +487,60 @@ def test_killed_at_any_moment_it_leaves_no_partial_file_to_be_seen(desk: Desk) -
 
 
 def test_a_folder_may_be_withdrawn_more_than_once(plain: Desk) -> None:
-    folder = JobFolder(plain.volume, "job-7")
+    folder = JobFolder(plain.volume, "job-7", Allowance.of(60))
     folder.path.mkdir(parents=True)
-    folder.publish([plain.made("x.png", b"1")], plain.files)
+    published(folder, [plain.made("x.png", b"1")], plain.files)
     folder.withdraw()
     folder.withdraw()
     assert not plain.folder().exists()
+
+
+# --- begun before it is asked for
+
+
+class Slow:
+    """A door that opens when it is told to."""
+
+    def __init__(self, files: Origins) -> None:
+        self.files = files
+        self.asked = threading.Event()
+        self.opens = threading.Event()
+        self.opened: list[str] = []
+
+    @contextmanager
+    def origin(self, ref: FileRef) -> Iterator[Origin]:
+        self.asked.set()
+        assert self.opens.wait(10)
+        self.opened.append(ref.filename)
+        with self.files.origin(ref) as origin:
+            yield origin
+
+
+def test_what_was_begun_is_not_done_again(desk: Desk) -> None:
+    files = Slow(desk.files)
+    files.opens.set()
+    refs = [desk.made(f"{n}.png", str(n).encode()) for n in range(6)]
+    with job_folder(desk.volume, "job-7") as folder:
+        folder.begin(refs[:4], files)
+        outputs = published(folder, refs[2:], files)
+        folder.complete({})
+    assert sorted(files.opened) == [ref.filename for ref in refs]
+    assert [output.filename for output in outputs] == ["2.png", "3.png", "4.png", "5.png"]
+    assert set(desk.content()) == {"2.png", "3.png", "4.png", "5.png", "result.json"}, "the rest was begun in vain"
+
+
+def test_what_was_begun_and_failed_is_told_when_it_is_asked_for(desk: Desk) -> None:
+    gone = FileRef("9", "gone.png", "", "output")
+    with job_folder(desk.volume, "job-7") as folder:
+        folder.begin([gone], desk.files)
+        (entry,) = folder.publish([gone], desk.files)
+    assert isinstance(entry, OutputMissingError)
+
+
+def test_a_job_that_fails_while_something_is_begun_leaves_nothing(desk: Desk) -> None:
+    files = Slow(desk.files)
+    with job_folder(desk.volume, "job-7") as folder:
+        folder.begin([desk.made(f"{n}.png", os.urandom(9_000_000)) for n in range(6)], files)
+        assert files.asked.wait(10)
+        threading.Timer(0.05, files.opens.set).start()
+    assert not desk.folder().exists()
