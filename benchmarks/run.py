@@ -1,4 +1,9 @@
-"""Runs every benchmark beside this file and prints their tables, under a header that says what they ran on."""
+"""Runs the benchmarks beside this file and prints their tables, under a header that says what they ran on.
+
+    python benchmarks/run.py [NAME ...]
+
+A name is that of a file without `bench_`; without one, all of them run.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +37,19 @@ def processor() -> str:
 
 
 def main() -> int:
-    """Exit status 0 when every benchmark ran to its end."""
+    """Exit status 0 when every benchmark ran to its end, or said what it lacks; 2 when there is none of a name."""
+    known = {script.stem.removeprefix("bench_"): script for script in sorted(BENCHMARKS.glob("bench_*.py"))}
+    wanted = sys.argv[1:] or list(known)
+    if unknown := [name for name in wanted if name not in known]:
+        print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
     print(*machine_facts(), sep="\n", flush=True)
     failed = []
-    for script in sorted(BENCHMARKS.glob("bench_*.py")):
-        print(f"\n== {script.stem.removeprefix('bench_')}", flush=True)
-        if subprocess.run([sys.executable, str(script)], check=False).returncode:
-            failed.append(script.name)
+    for name in wanted:
+        print(f"\n== {name}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{known[name].stem}"]
+        if subprocess.run(command, cwd=BENCHMARKS.parent, check=False).returncode:
+            failed.append(known[name].name)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -110,11 +110,12 @@ def folders(session: Session, printed: str) -> None:
 
 
 REAL_COMFYUI = NotRun("it needs a real ComfyUI")
+BENCHMARK = NotRun("it takes as long as what it measures")
 
 LINES: dict[str, Run | Elsewhere | NotRun] = {
     "make demo": Elsewhere("tests/acceptance/test_demo.py"),
     "make test": Elsewhere("tests/acceptance/test_make.py"),
-    "make bench": NotRun("it takes as long as what it measures"),
+    "make bench": BENCHMARK,
     ACTIVATE: Run(),
     "morpheus rehearse --port 8188 &": Run(),
     "export MORPHEUS_COMFYUI_URL=http://127.0.0.1:8188 MORPHEUS_VOLUME_ROOT=/tmp/volume": Run(),
@@ -134,6 +135,11 @@ LINES: dict[str, Run | Elsewhere | NotRun] = {
     "morpheus rehearse --port 8188 --base-directory /tmp/rehearsal": Run(folders, stays=True),
     "export MORPHEUS_TEST_COMFYUI_DIR=/path/to/ComfyUI MORPHEUS_TEST_COMFYUI_PYTHON=/path/to/its/python": REAL_COMFYUI,
     ".venv/bin/python -m pytest tests/comfyui": REAL_COMFYUI,
+    ".venv/bin/python benchmarks/run.py memory": BENCHMARK,
+    ".venv/bin/python -m benchmarks.bench_official --jobs 30 --only volume": BENCHMARK,
+    "export MORPHEUS_TEST_COMFYUI_DIR=…/ComfyUI": REAL_COMFYUI,
+    "export MORPHEUS_TEST_COMFYUI_PYTHON=…/ComfyUI/venv/bin/python": REAL_COMFYUI,
+    "export MORPHEUS_TEST_OFFICIAL_WORKER_DIR=…/worker-comfyui": BENCHMARK,
 }
 
 FIGURES = {"README.md": ["app ── job: workflow_name + params ──▶ RunPod", "/runpod-volume/"]}
@@ -298,7 +304,7 @@ def test_the_example_of_a_result_is_what_the_example_of_a_job_becomes(own: Desk,
 
 
 def test_the_example_of_a_failure_is_what_a_caller_gets(own: Desk) -> None:
-    said = as_json(json_of("docs/jobs.md")[1])
+    said = as_json(json_of("docs/jobs.md")[2])
     ended = own.morpheus("run", "sdxl_txt2img", "--param", "prompt=x", "--param", "steps=0")
     failure = json.loads(ended.stdout)
     assert said.keys() == failure.keys()
