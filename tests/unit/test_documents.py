@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from morpheus_worker.cli.main import _parser, main
 from morpheus_worker.errors import NOT_REFUNDABLE, RETRYABLE, Code
-from morpheus_worker.jobs import JobFailure, JobInput, JobResult, OutputFile, Progress, Stage, parse_request
+from morpheus_worker.jobs import JobFailure, JobInput, JobResult, OutputFile, Progress, Stage, StoreName, parse_request
 from morpheus_worker.library import Library
 from morpheus_worker.rehearsal import Faults
 from morpheus_worker.settings import PREFIX, SHELL_NAMES, TEST_PREFIX, Settings
@@ -45,7 +45,12 @@ def test_every_link_leads_somewhere(document: str) -> None:
     here = (PROJECT / document).parent
     inside = [link.partition("#") for link in links(document) if not link.startswith(("https://", "http://"))]
     assert [path for path, _, _ in inside if path and not (here / path).exists()] == []
-    assert [anchor for path, _, anchor in inside if anchor and anchor not in anchors(here / path)] == []
+    absent = [
+        anchor
+        for path, _, anchor in inside
+        if anchor and anchor not in anchors(here / path if path else PROJECT / document)
+    ]
+    assert absent == []
 
 
 def anchors(document: Path) -> set[str]:
@@ -106,10 +111,18 @@ def test_the_forms_and_options_are_all_that_a_job_can_have() -> None:
     assert named - {"prompt", "seed"} == set(JobInput.model_fields)
 
 
-@pytest.mark.parametrize(("number", "model"), [(0, JobResult), (1, JobFailure), (2, Progress)])
+@pytest.mark.parametrize(("number", "model"), [(0, JobResult), (2, JobFailure), (3, Progress)])
 def test_an_example_is_of_its_model(number: int, model: type[BaseModel]) -> None:
     example = json_of("docs/jobs.md")[number]
     assert model.model_validate(example).model_dump(mode="json", exclude_unset=True) == example
+
+
+def test_the_answer_to_a_graph_is_an_excerpt_of_a_result() -> None:
+    excerpt = json_of("docs/jobs.md")[1]
+    whole = {"job_id": "id", "trace_id": "id", "params": {}, "timings": {}, "outputs": [], **excerpt}
+    assert JobResult.model_validate(whole).model_dump(mode="json", exclude_unset=True) == whole
+    (rows,) = tables("docs/jobs.md", "`outputs`")
+    assert [codes_in(row[0])[0] for row in rows] == list(get_args(StoreName))
 
 
 def test_the_readme_shows_a_job_and_an_excerpt_of_its_result() -> None:
