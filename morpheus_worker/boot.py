@@ -16,11 +16,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
 
+from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
 from morpheus_worker.comfy.http import ComfyHttp, NotAnsweringError
@@ -38,7 +40,7 @@ from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
 from morpheus_worker.pipeline import Worker
 from morpheus_worker.replaying import Replays
 from morpheus_worker.s3 import S3Store
-from morpheus_worker.settings import Settings
+from morpheus_worker.settings import Settings, SettingsError, variable_of
 from morpheus_worker.volume import wait_for_volume
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,9 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
 
     Raises:
         MorpheusError: `volume_unavailable`, `comfyui_crashed` or `connection`, when there is no way to a worker.
+        SettingsError: when a setting cannot be used.
     """
+    private_hosts = private_hosts_of(settings)
     with _ended_by_sigterm() as check, contextlib.ExitStack() as ending:
         wait_for_volume(settings.volume_root, deadline=Deadline.after(settings.volume_timeout_s))
         process, files = None, None
@@ -77,7 +81,8 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
         ending.callback(s3.close)
         _import_ahead(s3, with_sdk=with_sdk)
         _wait_until_ready(http, process, Deadline.after(settings.boot_timeout_s), check)
-        yield _worker(settings, http, process, files or RemoteFiles(http), s3, ending)
+        worker = _worker(settings, http, process, files or RemoteFiles(http), ending)
+        yield replace(worker, s3=s3, replays=replays_of(settings, s3), private_hosts=private_hosts)
 
 
 def has_job_server(arguments: Sequence[str]) -> bool:
@@ -269,7 +274,6 @@ def _worker(
     http: ComfyHttp,
     process: ComfyProcess | None,
     files: ComfyFiles,
-    s3: S3Store,
     ending: contextlib.ExitStack,
 ) -> Worker:
     object_info = ObjectInfo(http.object_info())
@@ -285,8 +289,19 @@ def _worker(
 
     comfy = ComfyClient(http, events, object_info, exit_of_process=exit_of_process)
     log.info("ready: %d workflows", len(library))
-    replays = replays_of(settings, s3)
-    return Worker(settings=settings, comfy=comfy, files=files, library=library, replays=replays, s3=s3)
+    return Worker(settings, comfy, files, library, Replays(settings.volume_root))
+
+
+def private_hosts_of(settings: Settings) -> PrivateHosts:
+    """What media URLs may lead to beside public addresses.
+
+    Raises:
+        SettingsError: when an entry is none.
+    """
+    try:
+        return PrivateHosts.of(settings.media_private_hosts)
+    except ValueError as failure:
+        raise SettingsError([Problem(variable_of("media_private_hosts"), str(failure))]) from None
 
 
 def replays_of(settings: Settings, s3: S3Store) -> Replays:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import Finished, Order
 from morpheus_worker.comfy.history import FileRef, Reported, reported
 from morpheus_worker.comfy.isolation import isolate
@@ -87,8 +86,8 @@ class _Job:
 
     @property
     def stage(self) -> Stage:
-        settings, s3 = self.worker.settings, self.worker.s3
-        sources = Sources(PrivateHosts.of(settings.media_private_hosts), settings.media_timeout_s, s3)
+        settings = self.worker.settings
+        sources = Sources(self.worker.private_hosts, settings.media_timeout_s, self.worker.s3)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels)
         return Stage(self.token, self.worker.files, settings.volume_root, limits, sources, self.allowance)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.faults import Where
 from morpheus_worker.comfy.files import ComfyFiles
@@ -40,6 +41,7 @@ class Worker:
     library: Library
     replays: Replays
     s3: S3Store | None = None
+    private_hosts: PrivateHosts = field(default_factory=PrivateHosts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from morpheus_worker.boot import replays_of
+from morpheus_worker.boot import private_hosts_of, replays_of
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
 from morpheus_worker.comfy.http import ComfyHttp
@@ -72,6 +72,7 @@ def assembled(url: str, volume: Path, files: ComfyFiles | None, **environment: s
             library=library,
             replays=replays_of(settings, s3),
             s3=s3,
+            private_hosts=private_hosts_of(settings),
         )
     finally:
         s3.close()

@@ -62,6 +62,7 @@ def test_a_failed_local_test_says_why_and_exits_1(environment: dict[str, str]) -
         ({}, ["--test_input", "{"], 2, "is not JSON"),
         ({}, ["--test_input", "[]"], 2, "'input'"),
         ({"MORPHEUS_CONCURRENCY": "many"}, [], 2, "MORPHEUS_CONCURRENCY"),
+        ({"MORPHEUS_MEDIA_PRIVATE_HOSTS": "minio:9000"}, [], 2, "MORPHEUS_MEDIA_PRIVATE_HOSTS: neither a host name"),
         ({"MORPHEUS_VOLUME_ROOT": "/nowhere", "MORPHEUS_VOLUME_TIMEOUT_S": "0"}, [], 1, "/nowhere"),
         ({"MORPHEUS_COMFYUI_DIR": "/nowhere"}, [], 1, "There is no ComfyUI at /nowhere"),
         ({"MORPHEUS_COMFYUI_ARGS": "--fault nonsense=1"}, [], 1, "ended while it started"),

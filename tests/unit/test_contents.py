@@ -188,6 +188,12 @@ def test_a_text_is_a_text(text: str, encoding: str) -> None:
     assert content.said == "plain text"
 
 
+def test_a_png_moves_only_when_it_says_so_before_its_data() -> None:
+    content = content_of(picture("png")[:-12] + b"\0\0\0\x08acTL\0\0\0\2\0\0\0\0")
+    assert content is not None
+    assert not content.moves
+
+
 @pytest.mark.parametrize("kind", ["gif", "png", "webp"])
 def test_a_moving_picture_may_serve_as_a_video(kind: str) -> None:
     content = content_of(picture(kind, 3))

@@ -142,6 +142,7 @@ CASES: dict[str, tuple[bytes, float | None]] = {
     "mp3 behind a tag": (ID3 + mp3(100), 100 * 1152 / 44_100),
     "mp3 at half the rate": (mp3(100, head=b"\xff\xf3\x80\xc0", side=9, length=208), 100 * 576 / 22_050),
     "mp3 that does not say": (b"\xff\xfb\x90\x00" + bytes(413) + b"\xff\xfb\x90\x00" + bytes(413), None),
+    "mp3 whose tag has no count": (mp3(100)[:43] + b"\0" + mp3(100)[44:], None),
     "avi": (AVI, 3.0),
     "avi without a header": (b"RIFF\0\1\0\0AVI LIST\xc0\0\0\0movi" + bytes(40), None),
     "a transport stream": ((b"G\x40\x11\x10" + b"\xff" * 184) * 4, None),

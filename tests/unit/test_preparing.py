@@ -1,23 +1,60 @@
-"""How long a job may take."""
+"""How long a job may take, and which inputs of a caller's graph are media."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from PIL import Image
 
+from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import ComfyClient
-from morpheus_worker.comfy.files import ComfyFiles
+from morpheus_worker.comfy.files import LocalFiles
+from morpheus_worker.comfy.launch import folders_of
+from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import parse_request
 from morpheus_worker.library import Library
-from morpheus_worker.preparing import Worker, timeout_of
+from morpheus_worker.media import Limits, Sources, Stage, staged
+from morpheus_worker.preparing import Worker, prepare, timeout_of
+from morpheus_worker.rehearsal.clip import mp4
 from morpheus_worker.replaying import Replays
 from morpheus_worker.settings import Settings
 
 GRAPH = {"1": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
+
+
+def loader(name: str, config: list[Any]) -> dict[str, Any]:
+    return {"input": {"required": {name: config}}, "output": ["*"], "output_node": True}
+
+
+INFO = ObjectInfo(
+    {
+        "LoadImage": loader("image", [["a.png"], {"image_upload": True}]),
+        "LoadVideo": loader("file", ["COMBO", {"options": ["a.mp4"], "video_upload": True}]),
+        "LoadAudio": loader("audio", [["a.wav"], {"audio_upload": True}]),
+        "PackLoader": loader("file", [["a.bin"], {}]),
+        "Ask": loader("service", [["https://one.example/", "https://two.example/"], {}]),
+        "Say": loader("text", ["STRING", {}]),
+    }
+)
+CLIP = mp4([Image.new("RGB", (16, 16))], 8)
+
+
+def picture() -> bytes:
+    raw = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(raw, "PNG")
+    return raw.getvalue()
+
+
+def uri(content: bytes) -> str:
+    return f"data:;base64,{base64.b64encode(content).decode()}"
 
 
 @pytest.fixture
@@ -27,8 +64,8 @@ def worker(tmp_path: Path) -> Worker:
         (tmp_path / f"{name}.json").write_text(json.dumps({"_about": about, **GRAPH}))
     return Worker(
         settings=Settings(job_timeout_s=500.0),
-        comfy=cast(ComfyClient, None),
-        files=cast(ComfyFiles, None),
+        comfy=cast(ComfyClient, SimpleNamespace(object_info=INFO)),
+        files=LocalFiles(folders_of(tmp_path / "comfy", [])),
         library=Library.load(tmp_path),
         replays=Replays(tmp_path),
     )
@@ -56,3 +93,85 @@ def test_a_workflow_that_nobody_knows_is_said_at_once(worker: Worker) -> None:
     with pytest.raises(MorpheusError) as unknown:
         timeout_of(parse_request("job-1", {"workflow_name": "quik"}), worker)
     assert unknown.value.code == Code.UNKNOWN_WORKFLOW
+
+
+# --- media in a caller's graph
+
+
+def prepared(
+    worker: Worker, tmp_path: Path, *nodes: tuple[str, str, object], images: list[dict[str, str]] | None = None
+) -> list[Any]:
+    """The inputs of these (class, input, value) as ComfyUI gets them, while their files are there."""
+    graph = {
+        str(number): {"class_type": kind, "inputs": {name: value}} for number, (kind, name, value) in enumerate(nodes)
+    }
+    job_input = {"workflow": graph, **({"images": images} if images else {})}
+    sources = Sources(PrivateHosts(), 5.0)
+    stage = Stage("tok", worker.files, tmp_path, Limits(10**6, 10**6), sources, Allowance.of(60.0))
+    with staged(stage):
+        made = prepare(parse_request("job-1", job_input), worker, stage).graph
+        placed = [made[str(number)]["inputs"][name] for number, (_, name, _) in enumerate(nodes)]
+        for value in placed:
+            assert not str(value).startswith("tok-") or (tmp_path / "comfy" / "input" / value).is_file()
+        return placed
+
+
+def refused(worker: Worker, tmp_path: Path, *nodes: tuple[str, str, object], **more: Any) -> MorpheusError:
+    with pytest.raises(MorpheusError) as failure:
+        prepared(worker, tmp_path, *nodes, **more)
+    return failure.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "placed"),
+    [
+        ("LoadImage", "image", picture(), "tok-0-inline.png"),
+        ("LoadVideo", "file", CLIP, "tok-0-inline.mp4"),
+        ("LoadAudio", "audio", CLIP, "tok-0-inline.mp4"),
+        ("PackLoader", "file", CLIP, "tok-0-inline.mp4"),
+    ],
+)
+def test_a_loader_gets_what_a_graph_brings(
+    worker: Worker, tmp_path: Path, kind: str, name: str, content: bytes, placed: str
+) -> None:
+    assert prepared(worker, tmp_path, (kind, name, uri(content))) == [placed]
+    assert prepared(worker, tmp_path, (kind, name, f"{uri(content)} [input]")) == [placed]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("LoadImage", "image", "not a picture"),
+        ("LoadVideo", "file", "not a video"),
+        ("LoadAudio", "audio", "not a sound"),
+    ],
+)
+def test_each_loader_wants_its_own_kind(worker: Worker, tmp_path: Path, kind: str, name: str, said: str) -> None:
+    failure = refused(worker, tmp_path, (kind, name, uri(b"%PDF-1.7")))
+    assert f"node 0 ({kind}) input {name}: is a PDF document, {said}" in failure.message
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        ("Ask", "service", "https://two.example/"),
+        ("Say", "text", "https://two.example/"),
+        ("Say", "text", uri(picture())),
+        ("LoadImage", "image", "a.png"),
+        ("PackLoader", "file", "/runpod-volume/a.bin"),
+        ("Unknown", "file", "https://two.example/"),
+        ("LoadImage", "image", ["7", 0]),
+        ("LoadImage", "other", "https://two.example/"),
+    ],
+)
+def test_what_is_no_medium_stays_as_it_is(worker: Worker, tmp_path: Path, node: tuple[str, str, object]) -> None:
+    nodes = [node, *([("Say", "text", "x")] * 7)]
+    assert prepared(worker, tmp_path, *nodes)[0] == node[2]
+
+
+def test_one_picture_for_two_loaders_is_what_each_of_them_wants(worker: Worker, tmp_path: Path) -> None:
+    images = [{"name": "in.png", "image": base64.b64encode(picture()).decode()}]
+    nodes = [("PackLoader", "file", "in.png"), ("LoadImage", "image", "in.png"), ("PackLoader", "file", "in.png")]
+    assert prepared(worker, tmp_path, *nodes, images=images) == ["tok-0-in.png"] * 3
+    images = [{"name": "in.png", "image": base64.b64encode(CLIP).decode()}]
+    assert "is an MP4 video, not a picture" in refused(worker, tmp_path, *nodes, images=images).message
