@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -13,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from morpheus_worker.comfy.client import Order
 from morpheus_worker.comfy.files import LocalFiles
+from morpheus_worker.comfy.history import HistoryEntry, reported
+from morpheus_worker.comfy.isolation import isolate
 from morpheus_worker.comfy.launch import ComfyFolders
+from morpheus_worker.deadlines import Deadline
 from morpheus_worker.pipeline import Worker, run_job
 from tests.commands import free_port
 from tests.integration.conftest import assembled
+from tests.integration.endpoint import eventually
 from tests.integration.jobs import (
     INVERT_GRAPH,
     SMOKE_GRAPH,
@@ -30,6 +37,8 @@ from tests.integration.jobs import (
     png,
     succeeded,
 )
+from tests.integration.media_server import MediaServer, content
+from tests.integration.s3_server import ACCESS_KEY, SECRET_KEY, new_bucket
 from tests.integration.test_bad_input import CASES
 from tests.tools.make_tiny_models import UPSCALER_NAME
 
@@ -80,10 +89,88 @@ def worker(real_comfyui: RealComfyUI, volume: Path) -> Iterator[Worker]:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_input(form: str, worker: Worker, volume: Path) -> None:
     sent, size = FORMS[form]
-    for _ in range(2):  # the second one meets ComfyUI's cache
-        result = succeeded(run_job({"id": "job", "input": sent}, worker))
+    for number in range(2):  # the second one meets ComfyUI's cache
+        result = succeeded(run_job({"id": f"job-{number}", "input": sent}, worker))
         check_files(result, volume)
         assert [(output.width, output.height) for output in result.outputs] == [size]
+
+
+SEVERAL_OUTPUTS: dict[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 16, "batch_size": 3, "color": 255}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "first"}},
+    "3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "second"}},
+    "5": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    "6": {"class_type": "SaveAnimatedWEBP", "inputs": {
+        "images": ["1", 0], "filename_prefix": "moving", "fps": 6.0, "lossless": True, "quality": 80,
+        "method": "default",
+    }},
+}  # fmt: skip
+
+
+def once_filed(worker: Worker, prompt_id: str) -> HistoryEntry:
+    """The entry, which ComfyUI files a moment after it has told of the prompt's success."""
+    eventually(lambda: worker.comfy.http.history(prompt_id), "the prompt is not in the history")
+    filed = worker.comfy.http.history(prompt_id)
+    assert filed is not None
+    return filed
+
+
+@pytest.mark.parametrize("graph", [SMOKE_GRAPH, UPSCALE_GRAPH, SEVERAL_OUTPUTS], ids=["smoke", "upscale", "several"])
+def test_the_events_tell_of_the_outputs_what_the_history_says(
+    graph: dict[str, Any], worker: Worker, real_comfyui: RealComfyUI
+) -> None:
+    """On which a prompt is finished, where the events had no gap."""
+    (real_comfyui.input_directory / "input_image.png").write_bytes(png())
+    for number in range(2):  # the second one meets ComfyUI's cache
+        order = Order(
+            isolate(graph, f"events-{number}", worker.comfy.object_info), Deadline.after(60), threading.Event()
+        )
+        finished = worker.comfy.run(order)
+        filed = once_filed(worker, finished.entry.prompt_id)
+        assert finished.entry.outputs == filed.outputs
+        worker.files.discard(f"events-{number}", reported(filed.outputs).unused)
+
+
+def test_several_outputs_come_in_the_order_of_the_graph(worker: Worker, volume: Path) -> None:
+    answer = run_job({"id": "several", "input": graph_job(SEVERAL_OUTPUTS)}, worker)
+    names = [output.filename for output in succeeded(answer).outputs]
+    assert names == [f"first_0000{n}_.png" for n in (1, 2, 3)] + [f"second_0000{n}_.png" for n in (1, 2, 3)] + [
+        "moving_00001_.webp"
+    ]
+    assert [image["filename"] for image in answer["images"]] == names
+
+
+@pytest.mark.parametrize("sent", ["url", "base64", "s3"])
+@pytest.mark.parametrize("outputs", ["volume", "base64", "s3"])
+def test_every_way_in_and_out(sent: str, outputs: str, real_comfyui: RealComfyUI, volume: Path) -> None:
+    base, bucket, picture = real_comfyui.base_directory, new_bucket(), png()
+    folders = ComfyFolders(base / "models", base / "custom_nodes", base / "input", base / "output", base / "temp")
+    environment = {
+        "BUCKET_ENDPOINT_URL": bucket.url, "BUCKET_NAME": bucket.name,
+        "BUCKET_ACCESS_KEY_ID": ACCESS_KEY, "BUCKET_SECRET_ACCESS_KEY": SECRET_KEY,
+        "MORPHEUS_MEDIA_PRIVATE_HOSTS": "127.0.0.1",
+    }  # fmt: skip
+    before = files_below(real_comfyui.input_directory, real_comfyui.output_directory)
+    with (
+        MediaServer() as server,
+        assembled(real_comfyui.url, volume, LocalFiles(folders), **environment) as worker,
+    ):
+        value = {
+            "url": server.serve("/in.png", content(picture)),
+            "base64": data_uri(picture).partition(",")[2],
+            "s3": bucket.put("in.png", picture),
+        }[sent]
+        job = {"workflow_name": "upscale", "params": UPSCALE_PARAMS | {"image": value}, "outputs": outputs}
+        (output,) = succeeded(run_job({"id": "job", "input": job}, worker)).outputs
+    assert (output.width, output.height) == (48, 32)
+    if output.url:
+        made = requests.get(output.url, timeout=10).content
+    else:
+        made = Path(output.path).read_bytes() if output.path else base64.b64decode(output.data or "")
+    assert hashlib.sha256(made).hexdigest() == output.sha256
+    assert {"volume": output.path, "base64": output.data, "s3": output.url}[outputs]
+    assert files_below(real_comfyui.input_directory, real_comfyui.output_directory) == before
 
 
 def test_nothing_stays_at_comfyui(worker: Worker, real_comfyui: RealComfyUI) -> None:
