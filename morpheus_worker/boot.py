@@ -64,7 +64,7 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
         MorpheusError: `volume_unavailable`, `comfyui_crashed` or `connection`, when there is no way to a worker.
         SettingsError: when a setting cannot be used.
     """
-    private_hosts = private_hosts_of(settings)
+    private_hosts, s3 = private_hosts_of(settings), store_of(settings)
     with _ended_by_sigterm() as check, contextlib.ExitStack() as ending:
         wait_for_volume(settings.volume_root, deadline=Deadline.after(settings.volume_timeout_s))
         process, files = None, None
@@ -77,7 +77,6 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
             _warn_of_missing(settings, folders)
         http = ComfyHttp(settings.comfyui_url)
         ending.callback(http.close)
-        s3 = S3Store.of(settings)
         ending.callback(s3.close)
         _import_ahead(s3, with_sdk=with_sdk)
         _wait_until_ready(http, process, Deadline.after(settings.boot_timeout_s), check)
@@ -302,6 +301,25 @@ def private_hosts_of(settings: Settings) -> PrivateHosts:
         return PrivateHosts.of(settings.media_private_hosts)
     except ValueError as failure:
         raise SettingsError([Problem(variable_of("media_private_hosts"), str(failure))]) from None
+
+
+def store_of(settings: Settings) -> S3Store:
+    """The bucket of the settings, which need not name one.
+
+    Raises:
+        SettingsError: when outputs are to go to a bucket that nothing names, or the endpoint is no address.
+    """
+    endpoint, name = variable_of("bucket_endpoint_url"), variable_of("bucket_name")
+    try:
+        urlsplit(settings.bucket_endpoint_url or "").port  # noqa: B018
+        store = S3Store.of(settings)
+    except ValueError as failure:
+        raise SettingsError([Problem(endpoint, f"is no address: {failure}")]) from None
+    if settings.outputs == "s3" and not store.can_store:
+        raise SettingsError([Problem(endpoint, "names no bucket for the outputs", f"set {name}")])
+    if settings.bucket_endpoint_url is not None and not store.can_store:
+        log.warning("%s names no bucket, so nothing is uploaded: set %s", endpoint, name)
+    return store
 
 
 def replays_of(settings: Settings, s3: S3Store) -> Replays:
