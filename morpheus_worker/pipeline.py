@@ -121,7 +121,10 @@ def _run(job: _Job) -> tuple[dict[str, Any], Path]:
             executed_at_s = time.monotonic()
             made = reported(_in_order(finished.entry.outputs, prepared.graph))
             leftovers.extend((*made.files, *made.unused))
-            delivered = _deliver(job, made, delivered_by)
+            if not any(finished.entry.outputs.values()) or not (made or job.request.graph):
+                raise _no_output(job.request)
+            job.on_progress(Progress(stage="publishing", percent=100.0))
+            delivered = delivered_by.deliver(made)
         published_at_s = time.monotonic()
         timings = Timings(
             staging_s=round(staged_at_s - job.began_s, 4),
@@ -150,7 +153,7 @@ def _discarded(job: _Job) -> Iterator[list[FileRef]]:
 
 def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef], delivered_by: Delivery) -> Finished:
     """Runs the prompt. What its nodes report is added to `leftovers` at once: a prompt that fails has no other list."""
-    comfy, key = job.worker.comfy, job.request.comfy_org_api_key
+    comfy, key = job.worker.comfy, job.request.comfy_org_api_key or job.worker.settings.comfy_org_api_key
     outputs: dict[str, Mapping[str, Any]] = {}
 
     def note(node_id: str, output: Mapping[str, Any]) -> None:
@@ -160,7 +163,7 @@ def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef], delivered_
 
     return comfy.run(
         Order(
-            graph=isolate(prepared.graph, job.token, comfy.object_info),
+            graph=isolate(prepared.graph, job.token, comfy.habits),
             deadline=job.allowance.deadline,
             cancelled=job.allowance.cancelled,
             where=prepared.where,
@@ -179,12 +182,9 @@ def _in_order(outputs: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str,
     return {node_id: outputs[node_id] for node_id in dict.fromkeys([*known, *outputs])}
 
 
-def _deliver(job: _Job, made: Reported, delivered_by: Delivery) -> Delivered:
-    if not made and job.request.graph is None:
-        said = f"The workflow '{job.request.workflow_name}' ran, but none of its nodes produced an output"
-        raise MorpheusError(Code.NO_OUTPUT, said)
-    job.on_progress(Progress(stage="publishing", percent=100.0))
-    return delivered_by.deliver(made)
+def _no_output(request: JobRequest) -> MorpheusError:
+    name = f"The workflow '{request.workflow_name}'" if request.graph is None else "The workflow"
+    return MorpheusError(Code.NO_OUTPUT, f"{name} ran, but none of its nodes produced an output")
 
 
 def _notes(made: Reported) -> list[str]:

@@ -86,13 +86,18 @@ class JobFolder:
         self._parts: list[Path] = []
         self._published: list[Path] = []
         self._complete = False
+        self._volume: tuple[int, int] | None = None
         self._staged: dict[tuple[str, str, str], Future[Part | OutputMissingError]] = {}
         self._given_up = threading.Event()
 
     def make(self) -> None:
         """Makes the folder where it is not; another delivery of the job may have withdrawn while it was empty. Never
-        the volume itself: without one, outputs would land on the container's disk, and go with it. And never through a
-        link that leads off the volume."""
+        the volume itself, nor on what lies where the volume was: outputs would land on the container's disk, and go
+        with it. And never through a link that leads off the volume."""
+        root = self._volume_root.stat()
+        self._volume = self._volume or (root.st_dev, root.st_ino)
+        if self._volume != (root.st_dev, root.st_ino):
+            raise MorpheusError(Code.VOLUME_UNAVAILABLE, f"The volume was taken away from {self._volume_root}")
         for _ in range(MAKE_TRIES):
             for folder in (self.path.parent, self.path):
                 with contextlib.suppress(FileExistsError):

@@ -1,8 +1,8 @@
 """Settings: one frozen model, the only reader of the environment.
 
-Each field `name` is read from `MORPHEUS_NAME`; `bucket_name` and its like from `BUCKET_NAME`, as the RunPod SDK and the
-official ComfyUI worker call them. Units are in the names. An empty variable counts as absent, because
-endpoint consoles cannot unset one.
+Each field `name` is read from `MORPHEUS_NAME`; `bucket_name` and its like from `BUCKET_NAME`, and `comfy_org_api_key`
+from `COMFY_ORG_API_KEY`, as the RunPod SDK and the official ComfyUI worker call them. Units are in the names. An empty
+variable counts as absent, because endpoint consoles cannot unset one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from morpheus_worker.errors import Problem, did_you_mean
 
 PREFIX: Final = "MORPHEUS_"
 BUCKET_PREFIX: Final = "bucket_"
-"""Fields of this prefix are other people's names, used as they are."""
+OTHERS: Final = frozenset({"comfy_org_api_key"})
+"""Fields of this prefix, and these, are other people's names, used as they are."""
 
 LONGEST_PRESIGNED_S: Final = 7 * 24 * 3600
 """What a signature of version 4 allows (AWS, "Authenticating requests: query parameters")."""
@@ -130,6 +131,9 @@ class Settings(BaseModel):
         gt=0,
         description="Largest answer, in bytes; default: what RunPod carries, 10 MB, and 20 MB for /runsync.",
     )
+    comfy_org_api_key: SecretStr | None = Field(
+        None, description="Key for ComfyUI's paid API nodes, for jobs that bring none."
+    )
     bucket_endpoint_url: str | None = Field(
         None,
         description="The S3 endpoint; the bucket may be part of it.",
@@ -214,7 +218,8 @@ class Settings(BaseModel):
 
 def variable_of(field: str) -> str:
     """The environment variable that a field is read from."""
-    return field.upper() if field.startswith(BUCKET_PREFIX) else PREFIX + field.upper()
+    is_ours = not field.startswith(BUCKET_PREFIX) and field not in OTHERS
+    return PREFIX + field.upper() if is_ours else field.upper()
 
 
 def _shown(value: object) -> str:

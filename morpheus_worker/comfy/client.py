@@ -7,6 +7,7 @@ and the queue tell.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from morpheus_worker.comfy import faults
+from morpheus_worker.comfy.habits import Habits
 from morpheus_worker.comfy.history import End, HistoryEntry
 from morpheus_worker.comfy.http import Accepted, ComfyHttp, NotAnsweringError, Refusal, UnexpectedAnswerError
 from morpheus_worker.comfy.messages import Executed, ExecutionSuccess, Message
@@ -86,6 +88,7 @@ class ComfyClient:
         self.object_info = object_info
         self.events = events
         self.exit_of_process = exit_of_process
+        self.habits = Habits(object_info)
         self.stuck: str | None = None
 
     def run(self, order: Order) -> Finished:
@@ -106,6 +109,7 @@ class ComfyClient:
                 run.follow()
             except BaseException:
                 run.stop()
+                run.note_the_rest()
                 raise
             return run.finished(warnings)
 
@@ -130,8 +134,10 @@ class _Run:
         self._may_be_there = False
         self._submitted_at_s = time.monotonic()
         self._outputs: dict[str, Mapping[str, Any]] = {}
+        self._shown_by: dict[str, str] = {}
         self._heard_all = False
         self._heard_end = False
+        self._is_reachable = True
 
     def submit(self) -> list[str]:
         """Queues the prompt, once, whatever happens to ComfyUI's answers. Returns warnings."""
@@ -168,6 +174,8 @@ class _Run:
     def finished(self, warnings: list[str]) -> Finished:
         ended_at_s = time.monotonic()
         entry = _entry_or_raise(self._tracker)
+        outputs = {**entry.outputs, **self._outputs}
+        self._client.habits.learn(self._order.graph, self._tracker.finished, outputs, self._shown_by)
         self._renew_if_deaf()
         started_at_s = self._tracker.started_at_s or self._submitted_at_s
         return Finished(entry, started_at_s - self._submitted_at_s, ended_at_s - started_at_s, tuple(warnings))
@@ -188,11 +196,25 @@ class _Run:
                 lost = 0
             except MorpheusError:
                 lost += 1
+            self._is_reachable = lost < STOP_TRIES
             if until.passed:
                 self._client.stuck = f"a prompt that was told to stop {STOP_WAIT_S:g} s ago still runs"
                 log.error("ComfyUI is stuck: %s", self._client.stuck)
                 return
             time.sleep(STOP_TURN_S)
+
+    def note_the_rest(self) -> None:
+        """What a prompt that failed or was stopped has reported and nobody has heard, so that it can be taken away: the
+        events that wait, and the entry, which keeps the outputs of the nodes that ran."""
+        while (news := _next(self._inbox, 0)) is not None:
+            if isinstance(news, Executed) and news.output:
+                self._order.on_output(news.node, news.output)
+        if not self._may_be_there or not self._is_reachable or self._client.exit_of_process() is not None:
+            return
+        with contextlib.suppress(MorpheusError):
+            entry = self._http.history(self._prompt_id)
+            for node_id, output in (entry.outputs if entry is not None else {}).items():
+                self._order.on_output(node_id, output)
 
     def _may_still_run(self) -> bool:
         return self._may_be_there and not self._tracker.ended and self._client.exit_of_process() is None
@@ -240,6 +262,7 @@ class _Run:
         self._tracker.observe(news)
         if isinstance(news, Executed):
             self._outputs[news.node] = news.output or {}
+            self._shown_by[news.node] = news.display_node or news.node
             self._order.on_output(news.node, news.output or {})
             if self._heard_enough():
                 self._order.on_outputs()
@@ -257,14 +280,13 @@ class _Run:
         return self._client.events.connected
 
     def _heard_enough(self) -> bool:
-        """Whether the events have told what the history will say: without a gap since before the submission, and an
-        output of every node that makes one. ComfyUI puts into the history what it sends (0.3.64, execution.py
-        `execute`); asking for it would only take time."""
-        saving = [key for key, node in self._order.graph.items() if self._makes_output(node["class_type"])]
-        return self._heard_all and bool(saving) and all(key in self._outputs for key in saving)
-
-    def _makes_output(self, class_type: str) -> bool:
-        return class_type not in self._client.object_info or self._client.object_info.is_output(class_type)
+        """Whether the events have told what the history will say: without a gap since before the submission, and of
+        every node that may have something to say. ComfyUI puts into the history what it sends (0.3.64, execution.py
+        `execute`), and of a cached node what it sent before: asking for it would only take time."""
+        return self._heard_all and all(
+            key in self._outputs or self._client.habits.is_silent(node["class_type"])
+            for key, node in self._order.graph.items()
+        )
 
     def _reconcile(self) -> None:
         try:

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any, Final
 
-from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.habits import Habits
 
 PREFIX_INPUT: Final = "filename_prefix"
 DEFAULT_PREFIX: Final = "ComfyUI"
@@ -21,18 +21,14 @@ MARK_INPUT: Final = "_morpheus_job"
 (0.3.64, comfy_execution/caching.py `get_immediate_node_signature`, execution.py `get_input_data`)."""
 
 
-def isolate(graph: Mapping[str, Any], token: str, object_info: ObjectInfo) -> dict[str, Any]:
-    """The graph with every output node bound to the folder `token`. The nodes that only compute stay as they are, so
-    their cached results are still used; what an output node passes on is computed again.
+def isolate(graph: Mapping[str, Any], token: str, habits: Habits) -> dict[str, Any]:
+    """The graph with every node that reports something bound to the folder `token`. The nodes that only compute stay as
+    they are, so their cached results are still used; what a reporting node passes on is computed again.
     """
     return {
-        node_id: _bound(node, token) if _saves(node["class_type"], object_info) else dict(node)
+        node_id: _bound(node, token) if habits.reports(node["class_type"]) else dict(node)
         for node_id, node in graph.items()
     }
-
-
-def _saves(class_type: str, object_info: ObjectInfo) -> bool:
-    return class_type not in object_info or object_info.is_output(class_type)
 
 
 def _bound(node: Mapping[str, Any], token: str) -> dict[str, Any]:

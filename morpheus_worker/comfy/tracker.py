@@ -162,6 +162,11 @@ class PromptTracker:
             steps=int(steps) if counted and steps is not None else None,
         )
 
+    @property
+    def finished(self) -> frozenset[str]:
+        """The nodes that are known to be done, whether they ran or ComfyUI's cache answered for them."""
+        return frozenset(self._finished)
+
     def observe(self, news: Message | Seen | HistoryEntry) -> None:
         """Takes in a message about this prompt, or an observation of it.
 

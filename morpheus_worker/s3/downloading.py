@@ -82,6 +82,8 @@ class Download:
                 answer: dict[str, Any] = self.client.get_object(Bucket=self.name.bucket, Key=self.name.key)
         except sdk_errors() as failure:
             raise unreachable(self.name.bucket, fault_of(failure)) from None
+        # The store may have taken its time: an empty object would come without a look at whether it is still wanted.
+        self._check()
         return answer
 
     def _save(self) -> int:

@@ -32,7 +32,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 MOST_LOOKS: Final = 20
 """Names that are tried for one output before it gets one that nobody can have taken."""
 
-GRACE_S: Final = 2.0
+GRACE_S: Final = 0.25
 """What uploads get to end in, once the job has to stop. One that hangs longer ends, and takes back what it made, after
 the job."""
 

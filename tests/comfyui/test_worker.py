@@ -123,9 +123,7 @@ def test_the_events_tell_of_the_outputs_what_the_history_says(
     """On which a prompt is finished, where the events had no gap."""
     (real_comfyui.input_directory / "input_image.png").write_bytes(png())
     for number in range(2):  # the second one meets ComfyUI's cache
-        order = Order(
-            isolate(graph, f"events-{number}", worker.comfy.object_info), Deadline.after(60), threading.Event()
-        )
+        order = Order(isolate(graph, f"events-{number}", worker.comfy.habits), Deadline.after(60), threading.Event())
         finished = worker.comfy.run(order)
         filed = once_filed(worker, finished.entry.prompt_id)
         assert finished.entry.outputs == filed.outputs

@@ -232,7 +232,7 @@ def test_cancelled_while_it_waits_it_leaves_the_queue_and_the_running_one_alone(
     assert not desk.peer.submitted[0].interrupted
     desk.peer.release(desk.peer.submitted[0])
     assert first.filename() == "x.png"
-    assert desk.peer.idle
+    desk.peer.wait_for(lambda: desk.peer.idle)
 
 
 def test_a_deadline_that_passes_stops_it_too(desk: Desk) -> None:
@@ -565,3 +565,14 @@ def test_where_the_events_leave_something_out_the_history_is_asked_once(desk: De
     desk.start(graph=half_told("success")).filename()
     assert len(desk.peer.routes(only="GET /queue")) <= 2
     assert len(desk.peer.routes(only="GET /history")) <= 2
+
+
+def test_what_a_stopped_prompt_has_made_is_told_after_all(desk: Desk) -> None:
+    """What was reported between the last look at the events and the end, so that it can be taken away."""
+    told: list[str] = []
+    running = desk.start("late", graph=half_told("late"), on_output=lambda node_id, _output: told.append(node_id))
+    desk.peer.wait_for(lambda: desk.peer.routes().count("GET /queue") >= 1)
+    told.clear()
+    running.cancelled.set()
+    assert running.failure().code == Code.CANCELLED
+    assert "1" in told, "from the history"

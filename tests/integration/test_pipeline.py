@@ -253,12 +253,14 @@ def test_what_goes_wrong_at_comfyui_ends_the_job_rightly(
     fault: str, worker: Worker, engine: RehearsalEngine, volume: Path
 ) -> None:
     faults, code = FAULTS[fault]
+    succeeded(run_job({"id": "before", "input": {"workflow_name": "smoke"}}, worker))
+    before = files_below(volume)
     engine.set_faults(faults)
     answer = run_job({"id": "f", "input": {"workflow_name": "smoke"}}, worker)
     if code is None:
         check_files(succeeded(answer), volume)
     else:
         assert failed(answer).code == code
-        assert files_below(volume) == []
+        assert files_below(volume) == before
     engine.set_faults(Faults())
     succeeded(run_job({"id": "next", "input": {"workflow_name": "smoke"}}, worker))

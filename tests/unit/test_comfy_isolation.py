@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from morpheus_worker.comfy.habits import Habits
 from morpheus_worker.comfy.isolation import MARK_INPUT, isolate
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 
@@ -28,7 +29,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def inputs_of(graph: dict[str, Any], node_id: str) -> dict[str, Any]:
-    inputs = isolate(graph, "tok", INFO)[node_id]["inputs"]
+    inputs = isolate(graph, "tok", Habits(INFO))[node_id]["inputs"]
     assert isinstance(inputs, dict)
     return inputs
 
@@ -50,19 +51,19 @@ def test_an_output_without_a_folder_is_marked() -> None:
 
 
 def test_what_computes_stays_as_it_is_so_that_its_cached_results_are_used() -> None:
-    isolated = isolate(GRAPH, "tok", INFO)
+    isolated = isolate(GRAPH, "tok", Habits(INFO))
     assert isolated["1"] == GRAPH["1"]
     assert isolated["2"] == GRAPH["2"]
 
 
 def test_the_graph_that_came_in_is_not_changed() -> None:
     before = copy.deepcopy(GRAPH)
-    isolate(GRAPH, "tok", INFO)
+    isolate(GRAPH, "tok", Habits(INFO))
     assert before == GRAPH
 
 
 def test_two_jobs_never_share_an_output_node() -> None:
-    one, other = isolate(GRAPH, "one", INFO), isolate(GRAPH, "other", INFO)
+    one, other = isolate(GRAPH, "one", Habits(INFO)), isolate(GRAPH, "other", Habits(INFO))
     assert {key for key in GRAPH if one[key] != other[key]} == {"8", "9"}
 
 

@@ -16,7 +16,8 @@ LEVELS = {
     # L1 decisions
     "entry": 1, "templates": 1, "manifest": 1, "paths": 1, "addresses": 1, "contents": 1, "inline": 1,
     "comfy": 1, "comfy.messages": 1, "comfy.codec": 1, "comfy.objectinfo": 1, "comfy.check": 1, "comfy.tracker": 1,
-    "comfy.history": 1, "comfy.isolation": 1, "comfy.launch": 1, "comfy.faults": 1, "comfy.graphs": 1,
+    "comfy.history": 1, "comfy.habits": 1, "comfy.isolation": 1, "comfy.launch": 1, "comfy.faults": 1,
+    "comfy.graphs": 1,
     # L2 effects
     "comfy.http": 2, "comfy.socket": 2, "comfy.client": 2, "comfy.process": 2, "comfy.files": 2, "comfy.recorded": 2,
     "library": 2, "linking": 2, "volume": 2, "media": 2, "checking": 2, "fetching": 2, "pictures": 2, "durations": 2,
