@@ -544,3 +544,15 @@ def test_a_job_that_fails_while_something_is_begun_leaves_nothing(desk: Desk) ->
         assert files.asked.wait(10)
         threading.Timer(0.05, files.opens.set).start()
     assert not desk.folder().exists()
+
+
+def test_where_the_volume_was_nothing_is_written_once_it_is_gone(plain: Desk, tmp_path: Path) -> None:
+    """What is left when a volume is unmounted is an empty folder of the container's own disk."""
+    with job_folder(plain.volume, "job-7") as folder:
+        ref = plain.made("x.png", b"1")
+        plain.volume.rename(tmp_path / "taken away")
+        plain.volume.mkdir()
+        with pytest.raises(MorpheusError, match="taken away") as failed:
+            published(folder, [ref], plain.files)
+    assert failed.value.code == Code.VOLUME_UNAVAILABLE
+    assert list(plain.volume.iterdir()) == []
