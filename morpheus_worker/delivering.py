@@ -11,13 +11,13 @@ import contextlib
 import functools
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from morpheus_worker.comfy.files import Origin
+from morpheus_worker.comfy.files import LocalFiles, Origin
 from morpheus_worker.comfy.history import FileRef, Reported, TextRef
 from morpheus_worker.comfy.http import OutputMissingError
 from morpheus_worker.deadlines import Allowance
@@ -174,10 +174,15 @@ class Inline:
 
     def _check(self, size: int) -> int:
         """What that many bytes take as base64, once it is known that they fit."""
-        encoded = (size + 2) // 3 * 4
+        encoded = encoded_size(size)
         if encoded > self._left:
             raise too_large(self._max_bytes)
         return encoded
+
+
+def encoded_size(size: int) -> int:
+    """Characters of base64 for that many bytes."""
+    return (size + 2) // 3 * 4
 
 
 class Delivery:
@@ -199,6 +204,8 @@ class Delivery:
     def begin(self, made: Reported) -> None:
         """Starts on the outputs of a prompt that has succeeded, before its history entry confirms them: copying and
         hashing fill the time until it does. Nothing is to be seen of it yet, so nothing is uploaded."""
+        if self._too_large(made):
+            return
         if self._plan.store == "volume":
             self._folder.begin(made.files, self._files)
         elif self._plan.store == "base64":
@@ -212,6 +219,8 @@ class Delivery:
             MorpheusError: `no_output`, `upload_failed`, `result_too_large`, `volume_full`, `volume_unavailable`,
                 `connection`, `cancelled`, `timeout`.
         """
+        if self._too_large(made):
+            raise too_large(self._max_result_bytes)
         long = {_text_file(n, text): text.text for n, text in enumerate(made.texts) if _is_long(text)}
         refs = [*made.files, *long]
         entries = self._publish(self._plan.store, refs, _WithTexts(self._files, long))
@@ -238,6 +247,21 @@ class Delivery:
             for destination in self._destinations.values():
                 destination.withdraw()
 
+    def _too_large(self, made: Reported) -> bool:
+        """Whether the files that go into the answer are known to be too large for it, before they are copied."""
+        inline = made.files if self._plan.store == "base64" else _as_images(made.files)
+        if "base64" not in (self._plan.store, self._plan.images):
+            return False
+        return sum(encoded_size(size) for ref in inline if (size := self._size(ref))) > self._max_result_bytes
+
+    def _size(self, ref: FileRef) -> int | None:
+        """In bytes, where that can be had without fetching the file."""
+        if not isinstance(self._files, LocalFiles):
+            return None
+        with contextlib.suppress(OSError, OutputMissingError), self._files.origin(ref) as origin:
+            return origin.stat().st_size if isinstance(origin, Path) else None
+        return None
+
     def _publish(self, store: StoreName, refs: Sequence[FileRef], files: Origins) -> list[OutputFile | MorpheusError]:
         entries = self._destinations[store].publish(refs, files) if refs else []
         failures = [entry for entry in entries if isinstance(entry, MorpheusError)]
@@ -249,7 +273,7 @@ class Delivery:
         """The list that clients of the official worker read. A picture's data stands there, and nowhere else."""
         if (form := self._plan.images) is None:
             return None
-        shown = [ref for ref in outputs if ref.key == "images" and ref.folder == "output"]
+        shown = _as_images(outputs)
         if form != self._plan.store:
             for ref, entry in zip(shown, self._publish(form, shown, _Published(outputs)), strict=True):
                 if isinstance(entry, MorpheusError):
@@ -272,6 +296,11 @@ def delivery(
         yield delivered_by
     finally:
         delivered_by.end()
+
+
+def _as_images(refs: Iterable[FileRef]) -> list[FileRef]:
+    """Those that the official worker answers with: saved ones, that came under a node's `images`."""
+    return [ref for ref in refs if ref.key == "images" and ref.folder == "output"]
 
 
 def _as_image(output: OutputFile) -> ResultImage | None:

@@ -29,7 +29,7 @@ from morpheus_worker.comfy.http import OutputMissingError
 from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
-from morpheus_worker.looks import looks_of
+from morpheus_worker.looks import Looks, looks_of
 from morpheus_worker.paths import JOB_OUTPUTS, UnsafePathError, safe_filename
 from morpheus_worker.volume import confined, ensure_writable, translated
 
@@ -73,6 +73,7 @@ class Part:
     path: Path
     size: int
     sha256: str
+    looks: Looks
 
 
 class JobFolder:
@@ -181,11 +182,13 @@ class JobFolder:
         self._check()
         try:
             with files.origin(ref) as origin:
-                return self._moved(origin) if isinstance(origin, Path) else self._written(self._new_part(), origin)
+                if isinstance(origin, Path):
+                    return self._moved(origin, ref.media_type)
+                return self._written(self._new_part(), origin, ref.media_type)
         except OutputMissingError as failure:
             return failure
 
-    def _moved(self, source: Path) -> Part:
+    def _moved(self, source: Path, media_type: str) -> Part:
         """Within one file system a rename changes the name, not the bytes; across two the bytes are copied."""
         path = self._new_part()
         try:
@@ -193,7 +196,7 @@ class JobFolder:
         except OSError as failure:
             if failure.errno != errno.EXDEV:
                 raise
-            return self._copied(source, path)
+            return self._copied(source, path, media_type)
         digest = hashlib.sha256()
         with path.open("rb", buffering=0) as stream:
             synced = _hands().submit(os.fsync, stream.fileno())
@@ -203,19 +206,19 @@ class JobFolder:
             finally:
                 wait([synced])
             synced.result()
-            return Part(path, os.fstat(stream.fileno()).st_size, digest.hexdigest())
+            return Part(path, os.fstat(stream.fileno()).st_size, digest.hexdigest(), looks_of(path, media_type))
 
-    def _copied(self, source: Path, path: Path) -> Part:
+    def _copied(self, source: Path, path: Path, media_type: str) -> Part:
         with source.open("rb", buffering=0) as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            part = self._written(path, _chunks(stream.fileno()))
+            part = self._written(path, _chunks(stream.fileno()), media_type)
         with contextlib.suppress(OSError):
             source.unlink()
         return part
 
-    def _written(self, path: Path, chunks: Iterable[bytes]) -> Part:
-        """Writes, hashes and syncs a new file in one pass. A chunk is hashed while it is written, and the last one
-        while the file is synced."""
+    def _written(self, path: Path, chunks: Iterable[bytes], media_type: str) -> Part:
+        """Writes, hashes and syncs a new file in one pass. A chunk is hashed while it is written, and the last one,
+        like the look at the file, while it is synced."""
         digest, size = hashlib.sha256(), 0
         hashed: Future[None] | None = None
         with path.open("xb", buffering=0) as stream:
@@ -227,10 +230,14 @@ class JobFolder:
                 rest = memoryview(chunk)
                 while rest:
                     rest = rest[stream.write(rest) :]
-            os.fsync(stream.fileno())
+            seen = _hands().submit(looks_of, path, media_type)
+            try:
+                os.fsync(stream.fileno())
+            finally:
+                wait([seen])
         if hashed is not None:
             hashed.result()
-        return Part(path, size, digest.hexdigest())
+        return Part(path, size, digest.hexdigest(), seen.result())
 
     def _allowed(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks, for as long as the job may go on."""
@@ -253,7 +260,6 @@ class JobFolder:
     def _publish_part(self, ref: FileRef, part: Part) -> OutputFile:
         path = self._commit(part.path, _output_name(ref.filename))
         self._published.append(path)
-        looks = looks_of(path, ref.media_type)
         return OutputFile(
             kind=ref.kind,
             filename=path.name,
@@ -263,9 +269,9 @@ class JobFolder:
             sha256=part.sha256,
             path=str(path),
             volume_path=str(self.relative / path.name),
-            width=looks.width,
-            height=looks.height,
-            duration_s=looks.duration_s,
+            width=part.looks.width,
+            height=part.looks.height,
+            duration_s=part.looks.duration_s,
         )
 
     def _commit(self, part: Path, name: str) -> Path:
