@@ -204,8 +204,9 @@ class MediaUrl:
 
     @property
     def shown(self) -> str:
-        """For messages: without its query, which may hold a signature, and not too long."""
-        whole = self.origin + self.path
+        """For messages: without its query and the params of its path, which may hold a signature or a session, and not
+        too long."""
+        whole = self.origin + self.path.partition(";")[0]
         return whole if len(whole) <= SHOWN_CHARACTERS else whole[: SHOWN_CHARACTERS - 1] + "…"
 
 

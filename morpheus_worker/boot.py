@@ -30,10 +30,9 @@ from morpheus_worker.comfy.launch import ComfyFolders, command_of, environment_o
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.process import ComfyProcess
 from morpheus_worker.comfy.socket import EventStream
-from morpheus_worker.deadlines import Allowance, Deadline
+from morpheus_worker.deadlines import Deadline
 from morpheus_worker.entry import EXIT_TERMINATED
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
-from morpheus_worker.jobs import OutputFile
 from morpheus_worker.library import Library
 from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
 from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
@@ -48,9 +47,6 @@ log = logging.getLogger(__name__)
 READY_POLL_S: Final = 0.05
 
 TEST_INPUT_FILE: Final = Path("test_input.json")
-RENEWAL_S: Final = 20.0
-"""How long the bucket may take to say that an output of an earlier job is still there."""
-
 OVERRIDES_FOLDER: Final = Path("morpheus_lib", "workflows")
 
 
@@ -324,11 +320,4 @@ def store_of(settings: Settings) -> S3Store:
 
 def replays_of(settings: Settings, s3: S3Store) -> Replays:
     """The stored results on the volume, their presigned URLs made anew, since the stored ones may have expired."""
-
-    def renewed(output: OutputFile) -> OutputFile:
-        uri, bucket = output.s3_uri or "", s3.uri_of("")
-        if not uri.startswith(bucket) or not s3.has(uri.removeprefix(bucket), Allowance.of(RENEWAL_S)):
-            raise MorpheusError(Code.UPLOAD_FAILED, f"'{output.filename}' is not in this worker's bucket any more")
-        return output.model_copy(update={"url": s3.url_of(uri)})
-
-    return Replays(settings.volume_root, renewed=renewed)
+    return Replays(settings.volume_root, renewed=s3.renewed)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import Any, Final
 
 from morpheus_worker.errors import Code, MorpheusError
 
 Clock = Callable[[], float]
 """Seconds that never go back, from any origin."""
+
+
+POLL_S: Final = 0.05
+"""How late a cancel may be noticed by who waits for the work of other threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,13 @@ class Allowance:
         """
         self.cancelled.wait(min(seconds, self.deadline.remaining_s))
         self.check(doing)
+
+
+def awaited(futures: Collection[Future[Any]], check: Callable[[], None]) -> None:
+    """Waits until all are done, or until `check` raises: what other threads do on a store or a volume that hangs ends
+    long after a cancel, if ever."""
+    while wait(futures, timeout=POLL_S).not_done:
+        check()
 
 
 def backoff_s(first_s: float, ceiling_s: float, *, factor: float = 2.0, jitter: float = 0.25) -> Iterator[float]:

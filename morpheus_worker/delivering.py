@@ -12,7 +12,7 @@ import functools
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -20,13 +20,13 @@ from typing import Any, Final, Literal, Protocol
 from morpheus_worker.comfy.files import LocalFiles, Origin
 from morpheus_worker.comfy.history import FileRef, Reported, TextRef
 from morpheus_worker.comfy.http import OutputMissingError
-from morpheus_worker.deadlines import Allowance
+from morpheus_worker.deadlines import Allowance, awaited
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
 from morpheus_worker.jobs import JobRequest, OutputFile, ResultImage, StoreName
 from morpheus_worker.looks import Looks, looks_of
 from morpheus_worker.paths import safe_filename
 from morpheus_worker.pictures import NotAPictureError, size_of
-from morpheus_worker.publishing import DOING, JobFolder, Origins, too_large
+from morpheus_worker.publishing import DOING, JobFolder, Origins, too_large, wait_for_begun
 from morpheus_worker.s3 import S3Folder, S3Store
 from morpheus_worker.settings import Settings
 
@@ -124,13 +124,13 @@ class Inline:
             MorpheusError: `result_too_large`, `cancelled`, `timeout`, `connection`.
         """
         self.begin(refs, files)
-        return [self._begun[ref].result() for ref in refs]
+        begun = [self._begun[ref] for ref in refs]
+        awaited(begun, lambda: self._allowance.check(DOING))
+        return [future.result() for future in begun]
 
     def withdraw(self) -> None:
         """There is nothing to take back; what was begun is not finished."""
-        for future in self._begun.values():
-            future.cancel()
-        wait(self._begun.values())
+        wait_for_begun(self._begun.values())
 
     def _record(self, ref: FileRef, files: Origins) -> OutputFile | MorpheusError:
         self._allowance.check(DOING)

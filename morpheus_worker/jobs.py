@@ -238,7 +238,7 @@ def fingerprint_of(fields: Mapping[str, Any]) -> str:
 
 def _digested(value: Any) -> Any:
     """The value with its long texts hashed: writing megabytes of base64 as JSON takes many times as long."""
-    if isinstance(value, str) and len(value) > LONG_TEXT:
+    if isinstance(value, str) and (len(value) > LONG_TEXT or value.startswith("\0")):
         return f"\0{hashlib.sha256(value.encode()).hexdigest()}"
     if isinstance(value, dict):
         return {key: _digested(inner) for key, inner in value.items()}

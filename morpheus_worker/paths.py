@@ -6,6 +6,7 @@ One volume has three views: a worker sees it at `/runpod-volume` (or wherever it
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,8 @@ FALLBACK_FILENAME: Final = "file"
 _MAX_EXTENSION_BYTES: Final = 32
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs"})
 """Unicode's control characters (NUL is one) and surrogates."""
+
+_USER: Final = re.compile(r"(?<=//)[^/\s]*@|(?<=:)[^/\s]*@")
 
 _REPLACED_CATEGORIES: Final = _REFUSED_CATEGORIES | {"Zl", "Zp"}
 _REPLACED_CHARACTERS: Final = frozenset("?#%")
@@ -126,7 +129,9 @@ def _shortened(name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text as it may be shown: nothing invisible in it, and not a megabyte of base64."""
+    """The text as it may be shown: nothing invisible in it, no password of a URL that was taken for a path, and not a
+    megabyte of base64."""
+    text = _USER.sub("…@", text)
     start = text[:80] + "…" * (len(text) > 80)
     hidden = any(unicodedata.category(character) in _REPLACED_CATEGORIES for character in start)
     return ascii(start) if hidden else f"'{start}'"

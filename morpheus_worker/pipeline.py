@@ -96,7 +96,7 @@ def _replayed_or_run(job: _Job) -> dict[str, Any]:
     """The stored result of an earlier delivery; without one, the job runs, and its result is stored."""
     replays = job.worker.replays
     with replays.one_at_a_time(job.request, lambda wait_s: job.allowance.wait(wait_s, "waiting for its twin")):
-        if (stored := replays.find(job.request)) is not None:
+        if (stored := replays.find(job.request, job.allowance)) is not None:
             refuse_too_large(stored, largest_result(job.request.job_id, job.worker.settings))
             return stored
         result, record = _run(job)

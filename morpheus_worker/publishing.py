@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 from morpheus_worker.comfy.files import Origin
 from morpheus_worker.comfy.history import FileRef
 from morpheus_worker.comfy.http import OutputMissingError
-from morpheus_worker.deadlines import Allowance
+from morpheus_worker.deadlines import Allowance, awaited
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
 from morpheus_worker.looks import Looks, looks_of
@@ -45,6 +45,10 @@ CHUNK_BYTES: Final = 4 * 1024 * 1024
 STAGED_AT_ONCE: Final = 4
 """Files that are copied, hashed and synced side by side. None of these holds Python's lock, and several syncs share one
 commit of a journal."""
+
+GRACE_S: Final = 1.0
+"""What stagers get to end in, once the job has to stop. On a volume that hangs, one ends when it can, and takes its
+part away then."""
 
 MAKE_TRIES: Final = 5
 """How often a folder is made that another delivery of the job takes away at once, because it withdraws."""
@@ -128,6 +132,7 @@ class JobFolder:
         """
         with translated(DOING):
             staged = [self._staging(ref, files) for ref in refs]
+            awaited(staged, self._check)
             parts = [staging.result() for staging in staged]
             return [
                 part if isinstance(part, MorpheusError) else self._publish_part(ref, part)
@@ -161,12 +166,15 @@ class JobFolder:
 
     def withdraw(self) -> None:
         """Takes back whatever is not complete: hidden parts, published files without a record, an empty folder."""
+        is_new = not self._given_up.is_set()
         self._given_up.set()
-        for staging in self._staged.values():
-            staging.cancel()
-        wait(self._staged.values())
+        if is_new:
+            wait_for_begun(self._staged.values())
         doomed = self._parts if self._complete else self._parts + self._published
-        for path in doomed:
+        self._unlink(doomed)
+
+    def _unlink(self, paths: Iterable[Path]) -> None:
+        for path in tuple(paths):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -187,6 +195,10 @@ class JobFolder:
                 return self._written(self._new_part(), origin, ref.media_type)
         except OutputMissingError as failure:
             return failure
+        finally:
+            if self._given_up.is_set():
+                # Nobody waits any more, and the withdrawal may be over.
+                self._unlink(self._parts)
 
     def _moved(self, source: Path, media_type: str) -> Part:
         """Within one file system a rename changes the name, not the bytes; across two the bytes are copied."""
@@ -292,6 +304,11 @@ class JobFolder:
             part.unlink()
             return target
         raise AssertionError("unreachable: the names never end")
+
+
+def wait_for_begun(futures: Iterable[Future[Any]]) -> None:
+    """Cancels what has not begun, and gives the rest a moment to end."""
+    wait([future for future in futures if not future.cancel()], timeout=GRACE_S)
 
 
 @functools.cache

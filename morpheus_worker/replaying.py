@@ -40,13 +40,14 @@ import re
 import stat
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import MorpheusError
 from morpheus_worker.jobs import JOB_ID_PATTERN, JobRequest, JobResult, OutputFile
 from morpheus_worker.paths import JOB_OUTPUTS, volume_relative
@@ -65,6 +66,8 @@ MAX_RECORD_BYTES: Final = 24 * 1024 * 1024
 
 MAX_ENTRY_BYTES: Final = 4096
 
+LOOKING: Final = "looking for its stored result"
+
 POLL_S: Final = 0.05
 """How often one that waits for another delivery looks, in seconds."""
 
@@ -73,6 +76,7 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 Kind = Literal["job", "key"]
+Renewed = Callable[[Sequence[str], Allowance], list[str]]
 Read = TypeVar("Read", bound=BaseModel)
 
 
@@ -111,30 +115,34 @@ class _Key:
 class Replays:
     """Stored results by what was asked.
 
-    `renewed` gives an output of a bucket a URL that works from now on; it raises MorpheusError where it cannot, because
-    the object is gone or the bucket another one. Without it, results with outputs in a bucket are not answered again:
-    their URLs may have expired.
+    `renewed` gives objects in a bucket, by their `s3://` names, URLs that work from now on; it raises MorpheusError
+    where it cannot, because one is gone or the bucket another one, or because the job has to stop. Without it, results
+    with outputs in a bucket are not answered again: their URLs may have expired.
     """
 
-    def __init__(self, volume_root: Path, *, renewed: Callable[[OutputFile], OutputFile] | None = None) -> None:
+    def __init__(self, volume_root: Path, *, renewed: Renewed | None = None) -> None:
         self._root = volume_root
         self._renewed = renewed
         self._lock = threading.Lock()
         self._running: set[_Key] = set()
 
-    def find(self, request: JobRequest) -> dict[str, Any] | None:
-        """The stored result as it is answered, `replayed: true` in it; None where there is none. It never raises: what
-        is wrong with a stored result is logged, and the job runs.
+    def find(self, request: JobRequest, allowance: Allowance) -> dict[str, Any] | None:
+        """The stored result as it is answered, `replayed: true` in it; None where there is none. What is wrong with a
+        stored result is logged, and the job runs.
 
         Where an `idempotency_key` found the result of another job, `job_id` and the paths are that job's, because they
         name files that exist; RunPod's own envelope around the answer carries the id that was asked for. `trace_id` is
         that of the run that made the outputs.
+
+        Raises:
+            MorpheusError: `cancelled`, `timeout`, when the job has to stop.
         """
         for key in _keys_of(request):
             try:
                 if (entry := self._entry(key)) is not None:
-                    return self._answer(key, entry, request)
+                    return self._answer(key, entry, request, allowance)
             except (OSError, ValueError, MorpheusError) as failure:
+                allowance.check(LOOKING)
                 log.warning("a stored result is not used, and the job runs: %s", failure)
         return None
 
@@ -179,20 +187,22 @@ class Replays:
             return None
         return _parsed(_Entry, raw, str(key.path))
 
-    def _answer(self, key: _Key, entry: _Entry, request: JobRequest) -> dict[str, Any]:
+    def _answer(self, key: _Key, entry: _Entry, request: JobRequest, allowance: Allowance) -> dict[str, Any]:
         relative = _record_of(key, entry, request)
         outputs_root = confined(self._root, PurePosixPath(JOB_OUTPUTS))
         record = _read(outputs_root, relative, MAX_RECORD_BYTES, follow_links=True)
         result = _parsed(JobResult, record, entry.record)
         if result.job_id != entry.job_id or "status" not in result.model_fields_set:
             raise _UnusableError(f"'{entry.record}' is no result of job {entry.job_id}")
-        answer = self._checked(result, outputs_root)
+        answer = self._checked(result, outputs_root, allowance)
         log.info("answered with %s, of trace id %s; nothing runs", entry.record, result.trace_id)
         return answer.wire()
 
-    def _checked(self, result: JobResult, outputs_root: Path) -> JobResult:
+    def _checked(self, result: JobResult, outputs_root: Path, allowance: Allowance) -> JobResult:
         """The result as it holds now: every file of it there, and every path and URL one that works here."""
-        outputs = [self._present(output, result.job_id, outputs_root) for output in result.outputs]
+        inline = frozenset(image.filename for image in result.images or () if image.type == "base64")
+        present = [self._present(output, result.job_id, outputs_root, inline) for output in result.outputs]
+        outputs = self._with_new_urls(present, allowance)
         now: dict[str | None, str | None] = {}
         for before, after in zip(result.outputs, outputs, strict=True):
             now |= {before.path: after.path, before.url: after.url}
@@ -211,9 +221,10 @@ class Replays:
         }
         return result.model_copy(update={"outputs": outputs, "images": images, "replayed": True, **pod_paths})
 
-    def _present(self, output: OutputFile, job_id: str, outputs_root: Path) -> OutputFile:
-        """The output, once it is known to be there still. A worker that sees the volume elsewhere than the one that
-        wrote the record answers with paths of its own."""
+    def _present(self, output: OutputFile, job_id: str, outputs_root: Path, inline: frozenset[str]) -> OutputFile:
+        """The output, once it is known to be there still, in the bucket apart. A worker that sees the volume elsewhere
+        than the one that wrote the record answers with paths of its own. `inline` are the names of pictures whose data
+        stands in `images`."""
         if named := output.volume_path or output.path:
             relative = volume_relative(named, volume_root=self._root)
             if relative.parts[:2] != (JOB_OUTPUTS, job_id):
@@ -222,14 +233,19 @@ class Replays:
             if not stat.S_ISREG(found.st_mode) or found.st_size != output.bytes:
                 raise _UnusableError(f"'{relative}' is not the file that job {job_id} made")
             output = output.model_copy(update={"path": str(self._root / relative), "volume_path": str(relative)})
-        elif output.s3_uri is None and output.data is None and output.text is None:
+        elif not any((output.s3_uri, output.data, output.text is not None, output.filename in inline)):
             raise _UnusableError(f"job {job_id} has an output of which nothing is left but its name")
-        return output if output.s3_uri is None else self._with_new_url(output)
+        return output
 
-    def _with_new_url(self, output: OutputFile) -> OutputFile:
-        if self._renewed is None:
-            raise _UnusableError(f"'{output.filename}' is in a bucket, and this worker has none to sign its URL")
-        return self._renewed(output)
+    def _with_new_urls(self, outputs: Sequence[OutputFile], allowance: Allowance) -> list[OutputFile]:
+        uris = [output.s3_uri for output in outputs if output.s3_uri is not None]
+        if uris and self._renewed is None:
+            raise _UnusableError("its outputs are in a bucket, and this worker has none to sign their URLs")
+        urls = dict(zip(uris, self._renewed(uris, allowance), strict=True)) if self._renewed and uris else {}
+        return [
+            output.model_copy(update={"url": urls[output.s3_uri]}) if output.s3_uri is not None else output
+            for output in outputs
+        ]
 
     def _write(self, key: _Key, entry: _Entry) -> None:
         """Whole or not at all, beneath the volume that is there, and through no link."""

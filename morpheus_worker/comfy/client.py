@@ -18,9 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from morpheus_worker.comfy import faults
+from morpheus_worker.comfy.graphs import leading_to, sources_of
 from morpheus_worker.comfy.habits import Habits
 from morpheus_worker.comfy.history import End, HistoryEntry
-from morpheus_worker.comfy.http import Accepted, ComfyHttp, NotAnsweringError, Refusal, UnexpectedAnswerError
+from morpheus_worker.comfy.http import (
+    READ_TIMEOUT_S,
+    Accepted,
+    ComfyHttp,
+    NotAnsweringError,
+    Refusal,
+    UnexpectedAnswerError,
+)
 from morpheus_worker.comfy.messages import Executed, ExecutionSuccess, Message
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.socket import EventStream, Gap, Inbox
@@ -43,6 +51,11 @@ UNREACHABLE_S: Final = 30.0
 SUBMIT_TRIES: Final = 4
 STOP_WAIT_S: Final = 10.0
 STOP_TURN_S: Final = 0.25
+STOP_READ_S: Final = 2.0
+"""How long ComfyUI may take to answer while a prompt is stopped."""
+LEAST_READ_S: Final = 0.5
+WATCH_READ_S: Final = 5.0
+"""And while one is watched. One that holds Python's lock may take seconds; it is asked again."""
 STOP_TRIES: Final = 4
 """Requests without an answer, one after another, until ComfyUI is taken for gone, and the prompt with it."""
 
@@ -107,11 +120,11 @@ class ComfyClient:
                 self.events.wait_until_connected(min(CONNECT_WAIT_S, order.deadline.remaining_s))
                 warnings = run.submit()
                 run.follow()
+                return run.finished(warnings)
             except BaseException:
                 run.stop()
                 run.note_the_rest()
                 raise
-            return run.finished(warnings)
 
     def trouble(self) -> str | None:
         """Why no further prompt can be expected to run, or None: the process is gone, or a prompt will not stop."""
@@ -135,6 +148,8 @@ class _Run:
         self._submitted_at_s = time.monotonic()
         self._outputs: dict[str, Mapping[str, Any]] = {}
         self._shown_by: dict[str, str] = {}
+        saving = [key for key, node in order.graph.items() if client.habits.reports(node["class_type"])]
+        self._needed = leading_to(saving, sources_of(order.graph))
         self._heard_all = False
         self._heard_end = False
         self._is_reachable = True
@@ -178,7 +193,8 @@ class _Run:
         self._client.habits.learn(self._order.graph, self._tracker.finished, outputs, self._shown_by)
         self._renew_if_deaf()
         started_at_s = self._tracker.started_at_s or self._submitted_at_s
-        return Finished(entry, started_at_s - self._submitted_at_s, ended_at_s - started_at_s, tuple(warnings))
+        blocked = [faults.blocked(error) for error in self._tracker.blocked]
+        return Finished(entry, started_at_s - self._submitted_at_s, ended_at_s - started_at_s, (*warnings, *blocked))
 
     def stop(self) -> None:
         """Sees to it that the prompt is neither queued nor running, so that nothing writes into its folders any more.
@@ -189,14 +205,14 @@ class _Run:
         until, lost = Deadline.after(STOP_WAIT_S), 0
         while lost < STOP_TRIES and self._may_still_run():
             try:
-                self._http.delete_queued(self._prompt_id)
-                if self._http.place(self._prompt_id) == Place.NOWHERE:
+                self._http.delete_queued(self._prompt_id, timeout_s=STOP_READ_S)
+                if self._http.place(self._prompt_id, timeout_s=STOP_READ_S) == Place.NOWHERE:
                     return
-                self._http.interrupt(self._prompt_id)
+                self._http.interrupt(self._prompt_id, timeout_s=STOP_READ_S)
                 lost = 0
             except MorpheusError:
                 lost += 1
-            self._is_reachable = lost < STOP_TRIES
+            self._is_reachable = lost == 0
             if until.passed:
                 self._client.stuck = f"a prompt that was told to stop {STOP_WAIT_S:g} s ago still runs"
                 log.error("ComfyUI is stuck: %s", self._client.stuck)
@@ -212,12 +228,13 @@ class _Run:
         if not self._may_be_there or not self._is_reachable or self._client.exit_of_process() is not None:
             return
         with contextlib.suppress(MorpheusError):
-            entry = self._http.history(self._prompt_id)
+            entry = self._http.history(self._prompt_id, timeout_s=STOP_READ_S)
             for node_id, output in (entry.outputs if entry is not None else {}).items():
                 self._order.on_output(node_id, output)
 
     def _may_still_run(self) -> bool:
-        return self._may_be_there and not self._tracker.ended and self._client.exit_of_process() is None
+        has_ended = self._tracker.ended and self._tracker.entry is not None
+        return self._may_be_there and not has_ended and self._client.exit_of_process() is None
 
     def _post(self) -> Accepted | Refusal:
         order = self._order
@@ -227,7 +244,11 @@ class _Run:
         self._heard_all = self._is_listening()
         try:
             return self._http.submit(
-                order.graph, prompt_id=self._prompt_id, client_id=self._client_id, extra_data=order.extra_data
+                order.graph,
+                prompt_id=self._prompt_id,
+                client_id=self._client_id,
+                extra_data=order.extra_data,
+                timeout_s=min(READ_TIMEOUT_S, max(LEAST_READ_S, order.deadline.remaining_s)),
             )
         except UnexpectedAnswerError:
             self._may_be_there = False
@@ -252,8 +273,10 @@ class _Run:
         while True:
             self.check()
             try:
-                place = self._http.place(self._prompt_id)
-                return place != Place.NOWHERE or self._http.history(self._prompt_id) is not None
+                place = self._http.place(self._prompt_id, timeout_s=self._patience_s)
+                if place != Place.NOWHERE:
+                    return True
+                return self._http.history(self._prompt_id, timeout_s=self._patience_s) is not None
             except NotAnsweringError as failure:
                 silence.heard_nothing(failure)
             self._order.cancelled.wait(next(waits))
@@ -284,16 +307,26 @@ class _Run:
         every node that may have something to say. ComfyUI puts into the history what it sends (0.3.64, execution.py
         `execute`), and of a cached node what it sent before: asking for it would only take time."""
         return self._heard_all and all(
-            key in self._outputs or self._client.habits.is_silent(node["class_type"])
-            for key, node in self._order.graph.items()
+            key in self._outputs or self._client.habits.is_silent(self._order.graph[key]["class_type"])
+            for key in self._needed
         )
+
+    @property
+    def _patience_s(self) -> float:
+        """How long one answer is waited for: no longer than the job may go on."""
+        return min(WATCH_READ_S, max(LEAST_READ_S, self._order.deadline.remaining_s))
+
+    def _history(self) -> HistoryEntry | None:
+        return self._http.history(self._prompt_id, timeout_s=self._patience_s)
 
     def _reconcile(self) -> None:
         try:
-            entry = self._http.history(self._prompt_id) if self._tracker.state == State.SETTLING else None
-            place = self._http.place(self._prompt_id) if entry is None else Place.NOWHERE
+            entry = self._history() if self._tracker.state == State.SETTLING else None
+            place = Place.NOWHERE
+            if entry is None:
+                place = self._http.place(self._prompt_id, timeout_s=self._patience_s)
             if place == Place.NOWHERE and entry is None:
-                entry = self._http.history(self._prompt_id)
+                entry = self._history()
         except NotAnsweringError as failure:
             self._watch.silence.heard_nothing(failure)
             return

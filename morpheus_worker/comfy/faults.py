@@ -110,6 +110,11 @@ def from_execution(error: ExecutionError) -> MorpheusError:
     return MorpheusError(Code.EXECUTION_FAILED, f"{at} failed: {first_line}", details=details)
 
 
+def blocked(error: ExecutionError) -> str:
+    """A warning for a node that did not run because another one blocked what it passes on."""
+    return f"node {error.node_id} ({error.node_type}) did not run: {error.exception_message.strip()}"
+
+
 def _node_problems(
     node_errors: Mapping[str, Any], graph: Mapping[str, Any], object_info: ObjectInfo, where: Where
 ) -> Iterator[tuple[Code, Problem]]:

@@ -20,6 +20,7 @@ class Habits:
         self._object_info = object_info
         self._reporting: set[str] = set()
         self._silent: set[str] = set()
+        self._saving: set[str] = set()
 
     def is_silent(self, class_type: str) -> bool:
         """Whether a node of this class has run and reported nothing, and never did otherwise."""
@@ -31,6 +32,11 @@ class Habits:
             return True
         return self._object_info.is_output(class_type)
 
+    def saves(self, class_type: str) -> bool:
+        """Whether a node of this class may leave files: an output node, or one that was seen to."""
+        is_known = class_type in self._object_info and not self._object_info.is_output(class_type)
+        return not is_known or class_type in self._saving
+
     def learn(
         self,
         graph: Mapping[str, Any],
@@ -41,8 +47,17 @@ class Habits:
         """Takes in a prompt that succeeded: which of its nodes are known to have been done, what was reported, by node
         id, and for nodes that a node of the graph made of itself, which one that was."""
         reported = {shown_by.get(node_id, node_id) for node_id, output in outputs.items() if output}
+        saved = {shown_by.get(node_id, node_id) for node_id, output in outputs.items() if _has_files(output)}
+        self._saving.update(graph[node_id]["class_type"] for node_id in saved if node_id in graph)
         for node_id, node in graph.items():
             if node_id in reported:
                 self._reporting.add(node["class_type"])
             elif node_id in finished:
                 self._silent.add(node["class_type"])
+
+
+def _has_files(output: object) -> bool:
+    lists = output.values() if isinstance(output, Mapping) else ()
+    return any(
+        isinstance(item, Mapping) and "filename" in item for value in lists if isinstance(value, list) for item in value
+    )

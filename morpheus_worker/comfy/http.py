@@ -96,39 +96,48 @@ class ComfyHttp:
         self._session.close()
 
     def submit(
-        self, graph: Mapping[str, Any], *, prompt_id: str, client_id: str, extra_data: Mapping[str, Any]
+        self,
+        graph: Mapping[str, Any],
+        *,
+        prompt_id: str,
+        client_id: str,
+        extra_data: Mapping[str, Any],
+        timeout_s: float = READ_TIMEOUT_S,
     ) -> Accepted | Refusal:
         """Queues a prompt under the id given, so that its events are expected before ComfyUI answers."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
         doing = "queueing the prompt"
-        answer = self._call("POST", "/prompt", doing, json_body=body, refusal_is_answer=True)
+        answer = self._call("POST", "/prompt", doing, json_body=body, refusal_is_answer=True, read_timeout_s=timeout_s)
         said = _object(answer.data, doing)
         if answer.status == requests.codes.bad_request:
             return Refusal(_mapping(said.get("error")), _mapping(said.get("node_errors")))
         return Accepted(str(said.get("prompt_id") or prompt_id), _mapping(said.get("node_errors")))
 
-    def history(self, prompt_id: str) -> HistoryEntry | None:
+    def history(self, prompt_id: str, *, timeout_s: float = READ_TIMEOUT_S) -> HistoryEntry | None:
         """The prompt's entry, or None while it has none."""
         doing = "reading the history"
-        raw = _object(self._call("GET", f"/history/{prompt_id}", doing).data, doing).get(prompt_id)
+        answer = self._call("GET", f"/history/{prompt_id}", doing, read_timeout_s=timeout_s)
+        raw = _object(answer.data, doing).get(prompt_id)
         return read_entry(prompt_id, raw) if isinstance(raw, Mapping) else None
 
-    def place(self, prompt_id: str) -> Place:
+    def place(self, prompt_id: str, *, timeout_s: float = READ_TIMEOUT_S) -> Place:
         """Whether the queue holds the prompt, and where."""
         doing = "reading the queue"
-        said = _object(self._call("GET", "/queue", doing).data, doing)
+        said = _object(self._call("GET", "/queue", doing, read_timeout_s=timeout_s).data, doing)
         for key, place in (("queue_running", Place.RUNNING), ("queue_pending", Place.PENDING)):
             if any(isinstance(item, list) and len(item) > 1 and item[1] == prompt_id for item in said.get(key) or ()):
                 return place
         return Place.NOWHERE
 
-    def delete_queued(self, prompt_id: str) -> None:
+    def delete_queued(self, prompt_id: str, *, timeout_s: float = READ_TIMEOUT_S) -> None:
         """Takes a prompt that does not run yet out of the queue; one that runs stays."""
-        self._call("POST", "/queue", "removing the prompt from the queue", json_body={"delete": [prompt_id]})
+        doing = "removing the prompt from the queue"
+        self._call("POST", "/queue", doing, json_body={"delete": [prompt_id]}, read_timeout_s=timeout_s)
 
-    def interrupt(self, prompt_id: str) -> None:
+    def interrupt(self, prompt_id: str, *, timeout_s: float = READ_TIMEOUT_S) -> None:
         """Stops the prompt if it is the one that runs; any other stays."""
-        self._call("POST", "/interrupt", "interrupting the prompt", json_body={"prompt_id": prompt_id})
+        doing = "interrupting the prompt"
+        self._call("POST", "/interrupt", doing, json_body={"prompt_id": prompt_id}, read_timeout_s=timeout_s)
 
     def object_info(self) -> dict[str, Any]:
         doing = "describing its nodes"

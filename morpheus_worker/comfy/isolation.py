@@ -22,11 +22,11 @@ MARK_INPUT: Final = "_morpheus_job"
 
 
 def isolate(graph: Mapping[str, Any], token: str, habits: Habits) -> dict[str, Any]:
-    """The graph with every node that reports something bound to the folder `token`. The nodes that only compute stay as
-    they are, so their cached results are still used; what a reporting node passes on is computed again.
+    """The graph with every node that may leave files bound to the folder `token`. The nodes that only compute stay as
+    they are, so their cached results are still used; what a saving node passes on is computed again.
     """
     return {
-        node_id: _bound(node, token) if habits.reports(node["class_type"]) else dict(node)
+        node_id: _bound(node, token) if habits.saves(node["class_type"]) else dict(node)
         for node_id, node in graph.items()
     }
 

@@ -131,6 +131,7 @@ class PromptTracker:
         self.prompt_id = prompt_id
         self.state = State.QUEUED
         self.error: ExecutionError | None = None
+        self.blocked: list[ExecutionError] = []
         self.entry: HistoryEntry | None = None
         self.end_was_announced = False
         self.started_at_s: float | None = None
@@ -194,6 +195,11 @@ class PromptTracker:
                     End.ERROR: Signal.FILED_ERROR,
                     End.INTERRUPTED: Signal.FILED_INTERRUPTED,
                 }[end]
+            case ExecutionError(exception_type="ExecutionBlocked"):
+                # The node has met a blocker and does not run; ComfyUI tells it so and goes on with the others (0.3.64,
+                # execution.py `execution_block_cb`).
+                self.blocked.append(news)
+                return Signal.STARTED
             case ExecutionError():
                 self.error = news
                 return Signal.RAISED

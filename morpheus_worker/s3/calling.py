@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 Check = Callable[[], None]
@@ -13,9 +12,6 @@ Check = Callable[[], None]
 
 UPLOADING: Final = "uploading the outputs"
 FETCHING: Final = "fetching its media"
-
-POLL_S: Final = 0.05
-"""How late a cancel may be noticed by who waits for requests."""
 
 
 class Calls:
@@ -43,13 +39,6 @@ class Calls:
         check: Check | None = getattr(self._thread, "check", None)
         if check is not None and (caught_exception is not None or _failed(response)):
             check()
-
-
-def awaited(futures: Collection[Future[Any]], check: Check) -> None:
-    """Waits until all are done, or until `check` raises: a request to a store that hangs ends only with its own
-    timeout, long after a cancel."""
-    while wait(futures, timeout=POLL_S).not_done:
-        check()
 
 
 def _failed(response: object) -> bool:

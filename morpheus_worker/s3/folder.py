@@ -17,13 +17,13 @@ from typing import IO, Final
 
 from morpheus_worker.comfy.files import Origin
 from morpheus_worker.comfy.history import FileRef
-from morpheus_worker.deadlines import Allowance
+from morpheus_worker.deadlines import Allowance, awaited
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
 from morpheus_worker.looks import looks_of
 from morpheus_worker.paths import safe_filename
 from morpheus_worker.publishing import Origins, numbered
-from morpheus_worker.s3.calling import UPLOADING, awaited
+from morpheus_worker.s3.calling import UPLOADING
 from morpheus_worker.s3.store import FILES_AT_ONCE, S3Store
 
 log = logging.getLogger(__name__)

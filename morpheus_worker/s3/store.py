@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from morpheus_worker.deadlines import Allowance, Deadline
+from morpheus_worker.deadlines import Allowance, Deadline, awaited
 from morpheus_worker.errors import Code, MediaRefusedError, MorpheusError
 from morpheus_worker.fetching import Fetched
-from morpheus_worker.s3.calling import FETCHING, UPLOADING, Calls, awaited
+from morpheus_worker.s3.calling import FETCHING, UPLOADING, Calls
 from morpheus_worker.s3.downloading import Download
 from morpheus_worker.s3.endpoint import Endpoint, S3Name, UnusableUriError, endpoint_of
 from morpheus_worker.s3.faults import NOT_S3, fault_of, sdk_errors, unreachable, upload_failed
@@ -31,6 +31,10 @@ from morpheus_worker.settings import Settings
 log = logging.getLogger(__name__)
 
 FILES_AT_ONCE: Final = 4
+LOOKS_AT_ONCE: Final = 8
+RENEWAL_S: Final = 5.0
+"""How long the store may take to say that the outputs of an earlier job are still there; then the job runs instead."""
+RENEWING: Final = "looking for its stored outputs"
 REMOVAL_S: Final = 10.0
 """How long the removal of one object is tried, in seconds."""
 
@@ -133,6 +137,33 @@ class S3Store:
             lasts_s = self._settings.s3_url_ttl_s
             url: str = self._client().generate_presigned_url("get_object", Params=params, ExpiresIn=lasts_s)
         return url
+
+    def renewed(self, uris: Sequence[str], allowance: Allowance) -> list[str]:
+        """URLs that work from now on, for outputs of earlier jobs, which are asked for first, all at once.
+
+        Raises:
+            MorpheusError: `upload_failed`, when one is not in the bucket for outputs any more, or the store does not
+                say so in `RENEWAL_S`; `cancelled`, `timeout`.
+        """
+        limit = Allowance(Deadline.after(min(RENEWAL_S, allowance.deadline.remaining_s)), allowance.cancelled)
+
+        def check() -> None:
+            allowance.check(RENEWING)
+            if limit.deadline.passed:
+                raise MorpheusError(Code.UPLOAD_FAILED, "the store does not say whether the outputs are still there")
+
+        bucket = self.uri_of("")
+        if strange := [uri for uri in uris if not uri.startswith(bucket)]:
+            raise MorpheusError(Code.UPLOAD_FAILED, f"{strange[0]} is not in this worker's bucket")
+        pool = ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="s3-look")
+        futures = [pool.submit(copy_context().run, self.has, uri.removeprefix(bucket), limit) for uri in uris]
+        try:
+            awaited(futures, check)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if gone := [uri for uri, future in zip(uris, futures, strict=True) if not future.result()]:
+            raise MorpheusError(Code.UPLOAD_FAILED, f"{gone[0]} is not there any more")
+        return [self.url_of(uri) for uri in uris]
 
     def remove(self, s3_uri: str) -> None:
         """Takes an object away. Never fails."""

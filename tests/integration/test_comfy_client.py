@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from morpheus_worker.comfy import client as module
 from morpheus_worker.comfy.client import ComfyClient, Finished, Order
@@ -20,7 +22,7 @@ from morpheus_worker.comfy.socket import EventStream
 from morpheus_worker.deadlines import Deadline
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import Progress
-from tests.integration.peer import INFO, WAIT_S, Fault, Peer, answer, cut, cut_after, graph, half
+from tests.integration.peer import INFO, WAIT_S, Fault, Handler, Peer, answer, cut, cut_after, graph, half
 
 LONG_S = 60.0
 SELDOM_S = 3 * WAIT_S
@@ -576,3 +578,23 @@ def test_what_a_stopped_prompt_has_made_is_told_after_all(desk: Desk) -> None:
     running.cancelled.set()
     assert running.failure().code == Code.CANCELLED
     assert "1" in told, "from the history"
+
+
+async def frozen(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The connection stands, and nothing comes."""
+    await asyncio.sleep(LONG_S)
+    return web.Response()
+
+
+@pytest.mark.parametrize("why", [Code.TIMEOUT, Code.CANCELLED])
+def test_a_comfyui_that_is_frozen_holds_no_job(desk: Desk, monkeypatch: pytest.MonkeyPatch, why: Code) -> None:
+    for name in ("STOP_READ_S", "WATCH_READ_S", "LEAST_READ_S"):
+        monkeypatch.setattr(module, name, 0.2)
+    desk.peer.muted = True
+    running = desk.start("hold", timeout_s=1.0 if why == Code.TIMEOUT else LONG_S)
+    desk.peer.wait_for(lambda: desk.peer.running == "hold")
+    for route in ("GET /queue", "GET /history", "POST /queue", "POST /interrupt"):
+        desk.peer.on(route, *[frozen] * 50)
+    if why == Code.CANCELLED:
+        running.cancelled.set()
+    assert running.failure().code == why

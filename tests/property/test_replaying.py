@@ -13,8 +13,11 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.jobs import JobRequest, JobResult, OutputFile, Timings
 from morpheus_worker.replaying import JOB_INDEX, Replays
+
+AMPLE = Allowance.of(600)
 
 JOB_IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(lambda text: text != "local_test")
 KEYS = st.none() | st.text(st.characters(exclude_categories=()), min_size=1)
@@ -68,7 +71,7 @@ def test_a_result_is_found_by_whoever_asks_the_same_and_by_nobody_else(one: JobR
     with volume() as root:
         record, answer = done(root, one)
         Replays(root).remember(one, record)
-        found = Replays(root).find(other)
+        found = Replays(root).find(other, AMPLE)
         assert found == ({**answer, "replayed": True} if same_question(one, other) else None)
 
 
@@ -80,7 +83,7 @@ def test_whatever_lies_there_is_no_answer_and_no_error(request: JobRequest, cont
         entries = [path for path in (root / JOB_INDEX).rglob("*") if path.is_file()]
         for path in entries if which == "entry" else [record]:
             path.write_bytes(content)
-        assert Replays(root).find(request) is None
+        assert Replays(root).find(request, AMPLE) is None
 
 
 @given(st.sampled_from(["path", "volume_path", "job_id", "outputs", "image_pod_path", "bytes"]), JSON | ESCAPES)
@@ -96,7 +99,7 @@ def test_one_changed_value_never_leads_off_the_volume_or_to_anothers_files(key: 
         if key == "path":
             del place["volume_path"]
         record.write_text(json.dumps(answer))
-        found = Replays(root).find(request)
+        found = Replays(root).find(request, AMPLE)
         if found is not None:
             paths = {found.get("image_pod_path"), *(output.get("path") for output in found["outputs"])}
             assert paths <= {str(record.parent / "a.png"), None}
@@ -110,4 +113,4 @@ def test_a_record_that_was_cut_short_anywhere_is_not_used(request: JobRequest, l
         assume(length < len(whole))
         Replays(root).remember(request, record)
         record.write_bytes(whole[:length])
-        assert Replays(root).find(request) is None
+        assert Replays(root).find(request, AMPLE) is None

@@ -40,6 +40,13 @@ def test_a_run_tells_who_reports_and_who_is_silent(habits: Habits) -> None:
     assert (habits.is_silent("Show"), habits.reports("Show")) == (False, True)
 
 
+def test_only_one_that_left_files_is_bound_to_its_job(habits: Habits) -> None:
+    habits.learn(GRAPH, ["1", "2", "3"], {"2": {"text": ["32x32"]}, "3": FILE}, {})
+    assert [habits.saves(name) for name in ("Make", "Show", "Save", "Unheard of")] == [False, False, True, True]
+    habits.learn(GRAPH, ["1", "2", "3"], {"2.0.0.1": FILE, "3": FILE}, {"2.0.0.1": "2"})
+    assert habits.saves("Show")
+
+
 def test_a_node_that_was_not_reached_tells_nothing(habits: Habits) -> None:
     habits.learn(GRAPH, ["3"], {"3": FILE}, {})
     assert not habits.is_silent("Make")

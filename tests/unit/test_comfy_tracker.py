@@ -364,3 +364,15 @@ def _script(end: str, *, cached: bool) -> list[tuple[str | None, Message | None]
 
 TestComfyModel = ComfyModel.TestCase
 TestComfyModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_a_node_that_is_blocked_is_no_end() -> None:
+    """ComfyUI tells of it as of an error, and goes on with the other nodes."""
+    tracker = PromptTracker(P, {"1": {"class_type": "A"}, "2": {"class_type": "B"}}, lambda: 0.0)
+    blocked = ExecutionError(P, "2", "B", "ExecutionBlocked", "Execution Blocked: no face")
+    tracker.observe(ExecutionStart(P))
+    tracker.observe(blocked)
+    assert tracker.state == State.EXECUTING
+    assert (tracker.blocked, tracker.error) == ([blocked], None)
+    tracker.observe(ExecutionSuccess(P))
+    assert tracker.state == State.SETTLING

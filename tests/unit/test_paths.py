@@ -138,3 +138,10 @@ def test_a_long_name_keeps_its_extension_and_whole_characters() -> None:
 
 def test_an_endless_extension_is_none() -> None:
     assert safe_filename("x." + "y" * 300) == "x." + "y" * (MAX_FILENAME_BYTES - 2)
+
+
+@pytest.mark.parametrize("text", ["//user:5ecret@host/x.png", "https:user:5ecret@host/../x.png", "/a/../user:5ecret@b"])
+def test_a_password_in_what_was_taken_for_a_path_is_not_repeated(text: str) -> None:
+    with pytest.raises(UnsafePathError) as refused:
+        volume_relative(text, volume_root=Path("/runpod-volume"))
+    assert "5ecret" not in str(refused.value)

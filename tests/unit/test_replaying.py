@@ -7,16 +7,19 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import JobRequest, JobResult, OutputFile, ResultImage, Timings, parse_request
 from morpheus_worker.replaying import JOB_INDEX, MAX_RECORD_BYTES, Replays
+
+AMPLE = Allowance.of(600)
 
 SMOKE: Mapping[str, Any] = {"workflow_name": "smoke", "params": {"width": 40}}
 OTHER: Mapping[str, Any] = {"workflow_name": "smoke", "params": {"width": 41}}
@@ -43,9 +46,9 @@ class Desk:
         """As a worker has them that was only just started."""
         return Replays(self.volume, renewed=self.renew)
 
-    def renew(self, output: OutputFile) -> OutputFile:
-        self.renewed.append(output.filename)
-        return output.model_copy(update={"url": f"https://bucket.example/{output.filename}?X-Amz-Signature=new"})
+    def renew(self, uris: Sequence[str], allowance: Allowance) -> list[str]:
+        self.renewed += uris
+        return [f"https://bucket.example/{uri.rpartition('/')[2]}?X-Amz-Signature=new" for uri in uris]
 
     def file(self, name: str, content: bytes = b"a picture", *, job_id: str = "job-7") -> OutputFile:
         path = self.volume / "job_outputs" / job_id / name
@@ -98,7 +101,7 @@ def refused(desk: Desk, caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
 
     def look(request: JobRequest | None = None, replays: Replays | None = None) -> str:
         caplog.clear()
-        assert (replays or desk.replays).find(request or asked()) is None
+        assert (replays or desk.replays).find(request or asked(), AMPLE) is None
         (line,) = [record.getMessage() for record in caplog.records]
         return line
 
@@ -110,15 +113,15 @@ def refused(desk: Desk, caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
 
 def test_a_job_that_is_delivered_again_gets_the_same_result(desk: Desk) -> None:
     result = desk.done(asked())
-    assert desk.replays.find(asked()) == {**result, "replayed": True}
+    assert desk.replays.find(asked(), AMPLE) == {**result, "replayed": True}
 
 
 def test_a_job_that_was_never_done_is_not_found_and_nothing_is_said_of_it(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert desk.replays.find(asked(key="k")) is None
+    assert desk.replays.find(asked(key="k"), AMPLE) is None
     desk.done(asked("another"))
-    assert desk.replays.find(asked(key="k")) is None
+    assert desk.replays.find(asked(key="k"), AMPLE) is None
     assert caplog.records == []
     assert not (desk.volume / "job_outputs/job-7").exists()
 
@@ -129,7 +132,7 @@ def test_the_same_id_with_another_input_is_another_question_and_both_are_kept(de
     desk.replays.remember(asked(), first)
     desk.replays.remember(asked(job_input=OTHER), second)
     for job_input, name in ((SMOKE, "a.png"), (OTHER, "a-2.png")):
-        found = desk.replays.find(asked(job_input=job_input))
+        found = desk.replays.find(asked(job_input=job_input), AMPLE)
         assert found is not None
         assert found["outputs"][0]["filename"] == name
 
@@ -137,15 +140,15 @@ def test_the_same_id_with_another_input_is_another_question_and_both_are_kept(de
 def test_how_it_is_asked_makes_no_difference(desk: Desk) -> None:
     desk.done(asked())
     again = {"params": {"width": 40}, "workflow_name": "smoke", "timeout_s": 5, "comfy_org_api_key": "secret"}
-    assert desk.replays.find(parse_request("job-7", again)) is not None
-    assert desk.replays.find(parse_request("job-7", json.dumps(again))) is not None
+    assert desk.replays.find(parse_request("job-7", again), AMPLE) is not None
+    assert desk.replays.find(parse_request("job-7", json.dumps(again)), AMPLE) is not None
 
 
 def test_the_newest_success_wins(desk: Desk) -> None:
     for number in (1, 2, 3):
         name = "result.json" if number == 1 else f"result-{number}.json"
         desk.replays.remember(asked(), desk.record(desk.file(f"{number}.png"), name=name))
-    found = desk.replays.find(asked())
+    found = desk.replays.find(asked(), AMPLE)
     assert found is not None
     assert found["outputs"][0]["filename"] == "3.png"
     assert len(desk.entries()) == 1
@@ -153,21 +156,21 @@ def test_the_newest_success_wins(desk: Desk) -> None:
 
 def test_an_idempotency_key_finds_the_result_of_another_job(desk: Desk) -> None:
     result = desk.done(asked("first", key="order 17"))
-    found = desk.replays.find(asked("second", key="order 17"))
+    found = desk.replays.find(asked("second", key="order 17"), AMPLE)
     assert found == {**result, "replayed": True}
     assert found["job_id"] == "first", "the paths are that job's, too"
-    assert desk.replays.find(asked("second")) is None
-    assert desk.replays.find(asked("second", OTHER, key="order 17")) is None
-    assert desk.replays.find(asked("second", key="order 18")) is None
+    assert desk.replays.find(asked("second"), AMPLE) is None
+    assert desk.replays.find(asked("second", OTHER, key="order 17"), AMPLE) is None
+    assert desk.replays.find(asked("second", key="order 18"), AMPLE) is None
 
 
 def test_a_key_that_reads_like_an_id_is_none(desk: Desk) -> None:
     desk.done(asked("first", key="second"))
-    assert desk.replays.find(asked("second")) is None
-    assert desk.replays.find(asked("third", key="first")) is None
+    assert desk.replays.find(asked("second"), AMPLE) is None
+    assert desk.replays.find(asked("third", key="first"), AMPLE) is None
     desk.done(asked("second"))
     for request, job_id in ((asked("second"), "second"), (asked("third", key="second"), "first")):
-        found = desk.replays.find(request)
+        found = desk.replays.find(request, AMPLE)
         assert found is not None
         assert found["job_id"] == job_id
 
@@ -176,9 +179,9 @@ def test_where_the_id_leads_nowhere_the_key_is_tried(desk: Desk) -> None:
     desk.done(asked("first", key="k"))
     desk.done(asked("second", key="k"))
     (desk.volume / "job_outputs/second/a.png").unlink()
-    assert desk.replays.find(asked("second", key="k")) is None, "the newest success is gone, by either name"
+    assert desk.replays.find(asked("second", key="k"), AMPLE) is None, "the newest success is gone, by either name"
     desk.done(asked("third", key="k"))
-    found = desk.replays.find(asked("second", key="k"))
+    found = desk.replays.find(asked("second", key="k"), AMPLE)
     assert found is not None
     assert found["job_id"] == "third"
 
@@ -188,13 +191,13 @@ def test_a_local_test_is_neither_found_nor_remembered(key: str | None, desk: Des
     desk.done(asked("local_test", key=key))
     assert not (desk.volume / JOB_INDEX).exists()
     desk.done(asked("production", key="k"))
-    assert desk.replays.find(asked("local_test", key="k")) is None
+    assert desk.replays.find(asked("local_test", key="k"), AMPLE) is None
 
 
 def test_a_request_of_which_nobody_knows_what_it_asks_is_not_found(desk: Desk) -> None:
     blank = JobRequest(job_id="job-7", workflow_name="smoke")
     desk.done(blank)
-    assert desk.replays.find(blank) is None
+    assert desk.replays.find(blank, AMPLE) is None
 
 
 def test_nothing_of_the_input_is_on_the_volume_but_its_hash(desk: Desk) -> None:
@@ -209,7 +212,7 @@ def test_nothing_of_the_input_is_on_the_volume_but_its_hash(desk: Desk) -> None:
 
 def test_a_result_without_pictures_is_a_success_too(desk: Desk) -> None:
     desk.replays.remember(asked(), desk.record(status="success_no_images", images=[]))
-    found = desk.replays.find(asked())
+    found = desk.replays.find(asked(), AMPLE)
     assert found is not None
     assert (found["status"], found["images"]) == ("success_no_images", [])
 
@@ -220,7 +223,7 @@ def test_a_result_of_20_mb_is_fine_and_one_that_no_answer_can_carry_is_not(
     data = base64.b64encode(bytes(14_900_000)).decode()
     record = desk.record(output("a.png", data=data), images=[ResultImage(filename="a.png", type="base64", data="")])
     desk.replays.remember(asked(), record)
-    found = desk.replays.find(asked())
+    found = desk.replays.find(asked(), AMPLE)
     assert found is not None
     assert found["outputs"][0]["data"] == data
     with record.open("ab") as stream:
@@ -231,7 +234,7 @@ def test_a_result_of_20_mb_is_fine_and_one_that_no_answer_can_carry_is_not(
 def test_a_worker_that_sees_the_volume_elsewhere_answers_with_its_own_paths(desk: Desk, tmp_path: Path) -> None:
     desk.replays.remember(asked(), desk.record(desk.file("a.png")))
     elsewhere = desk.volume.rename(tmp_path / "elsewhere")
-    found = Replays(elsewhere).find(asked())
+    found = Replays(elsewhere).find(asked(), AMPLE)
     assert found is not None
     assert found["outputs"][0]["path"] == found["image_pod_path"] == str(elsewhere / "job_outputs/job-7/a.png")
 
@@ -246,13 +249,35 @@ def test_outputs_in_a_bucket_get_a_url_that_works_now(desk: Desk) -> None:
         ResultImage(filename="b.png", type="base64", data="aGk="),
     ]
     desk.replays.remember(asked(), desk.record(bucket, desk.file("b.png"), images=images))
-    found = desk.replays.find(asked())
+    found = desk.replays.find(asked(), AMPLE)
     assert found is not None
-    assert desk.renewed == ["a.png"], "what is on the volume has no URL to renew"
+    assert desk.renewed == [S3_URI], "what is on the volume has no URL to renew"
     assert found["outputs"][0]["url"] == found["images"][0]["data"] != SIGNED
     assert found["outputs"][0]["s3_uri"] == S3_URI
     assert found["images"][1] == {"filename": "b.png", "type": "base64", "data": "aGk="}
     assert "5ec3e7" not in json.dumps(found)
+
+
+def test_a_job_that_has_to_stop_while_urls_are_renewed_does_not_run(desk: Desk) -> None:
+    allowance = Allowance.of(60)
+
+    def cancelling(_uris: Sequence[str], allowance: Allowance) -> list[str]:
+        allowance.cancelled.set()
+        allowance.check("renewing")
+        raise AssertionError
+
+    desk.replays.remember(asked(), desk.record(output("a.png", url=SIGNED, s3_uri=S3_URI)))
+    with pytest.raises(MorpheusError) as stopped:
+        Replays(desk.volume, renewed=cancelling).find(asked(), allowance)
+    assert stopped.value.code == Code.CANCELLED
+
+
+def test_a_picture_whose_data_stands_in_images_is_there(desk: Desk) -> None:
+    images = [ResultImage(filename="a.png", type="base64", data="aGk=")]
+    desk.replays.remember(asked(), desk.record(output("a.png"), images=images))
+    found = desk.replays.find(asked(), AMPLE)
+    assert found is not None
+    assert found["images"] == [image.model_dump() for image in images]
 
 
 def test_a_picture_whose_url_is_no_outputs_is_not_answered(desk: Desk, refused: Callable[..., str]) -> None:
@@ -262,7 +287,7 @@ def test_a_picture_whose_url_is_no_outputs_is_not_answered(desk: Desk, refused: 
 
 
 def test_a_url_that_cannot_be_renewed_means_that_the_job_runs(desk: Desk, refused: Callable[..., str]) -> None:
-    def gone(_output: OutputFile) -> OutputFile:
+    def gone(_uris: Sequence[str], _allowance: Allowance) -> list[str]:
         raise MorpheusError(Code.UPLOAD_FAILED, "The object is gone")
 
     desk.replays.remember(asked(), desk.record(output("a.png", url=SIGNED, s3_uri=S3_URI)))
@@ -385,7 +410,7 @@ def test_an_output_is_a_file_in_its_jobs_own_folder(
 def test_a_record_of_another_job_is_not_used_though_it_needs_no_file(desk: Desk, refused: Callable[..., str]) -> None:
     record = desk.record(output("a.png", data="aGk="))
     desk.replays.remember(asked(), record)
-    assert desk.replays.find(asked()) is not None
+    assert desk.replays.find(asked(), AMPLE) is not None
     desk.edit(record, lambda stored: stored.update(job_id="job-8"))
     assert "is no result of job job-7" in refused()
 
@@ -428,7 +453,7 @@ def test_another_versions_record_is_read_for_what_this_one_knows(desk: Desk) -> 
         del stored["warnings"], stored["timings"]["queued_s"]
 
     desk.edit(desk.volume / "job_outputs/job-7/result.json", change)
-    assert desk.replays.find(asked()) == {**result, "replayed": True}
+    assert desk.replays.find(asked(), AMPLE) == {**result, "replayed": True}
 
 
 def test_links_that_lead_away_are_not_followed(desk: Desk, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -524,7 +549,7 @@ def test_many_that_remember_at_once_leave_one_whole_entry(desk: Desk) -> None:
     for thread in threads:
         thread.join()
     assert len(desk.entries()) == 2, "one a name, and no hidden part"
-    assert desk.replays.find(asked(key="k")) is not None
+    assert desk.replays.find(asked(key="k"), AMPLE) is not None
 
 
 # --- two deliveries in one worker
@@ -562,7 +587,7 @@ def test_a_second_delivery_waits_for_the_first_and_then_finds_its_result(desk: D
             assert may_end.wait(30)
 
         with replays.one_at_a_time(asked(), wait):
-            found.append(replays.find(asked()))
+            found.append(replays.find(asked(), AMPLE))
 
     thread = threading.Thread(target=second)
     with replays.one_at_a_time(asked(), nobody_waits):
@@ -608,6 +633,6 @@ def test_one_that_stops_waiting_holds_up_nobody_and_a_failure_lets_the_next_one_
 def test_the_log_names_the_record_that_answered(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     desk.done(asked())
     with caplog.at_level(logging.INFO):
-        desk.replays.find(asked())
+        desk.replays.find(asked(), AMPLE)
     assert "job_outputs/job-7/result.json" in caplog.text
     assert "t-1" in caplog.text
