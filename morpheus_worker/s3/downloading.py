@@ -68,6 +68,8 @@ class Download:
         self._body = answer["Body"]
         try:
             with contextlib.closing(self._body):
+                # The store may have taken its time, and an empty object would be saved without another look.
+                self._check()
                 self._check_size(answer.get("ContentLength") or 0)
                 size = self._save()
         except sdk_errors() as failure:
@@ -82,8 +84,6 @@ class Download:
                 answer: dict[str, Any] = self.client.get_object(Bucket=self.name.bucket, Key=self.name.key)
         except sdk_errors() as failure:
             raise unreachable(self.name.bucket, fault_of(failure)) from None
-        # The store may have taken its time: an empty object would come without a look at whether it is still wanted.
-        self._check()
         return answer
 
     def _save(self) -> int:

@@ -372,7 +372,6 @@ def test_a_node_that_is_blocked_is_no_end() -> None:
     blocked = ExecutionError(P, "2", "B", "ExecutionBlocked", "Execution Blocked: no face")
     tracker.observe(ExecutionStart(P))
     tracker.observe(blocked)
-    assert tracker.state == State.EXECUTING
-    assert (tracker.blocked, tracker.error) == ([blocked], None)
+    assert (tracker.state, tracker.blocked, tracker.error) == (State.EXECUTING, [blocked], None)
     tracker.observe(ExecutionSuccess(P))
-    assert tracker.state == State.SETTLING
+    assert (tracker.state, tracker.error) == (State.SETTLING, None)
