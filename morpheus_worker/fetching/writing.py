@@ -17,11 +17,11 @@ def new_file(path: Path) -> Iterator[FileIO]:
     Raises:
         MorpheusError: `internal`, when the disk fails.
     """
-    with _on_disk():
+    with on_disk():
         file = FileIO(path, "xb")
     try:
         yield file
-        with _on_disk():
+        with on_disk():
             file.close()
     except BaseException:
         with contextlib.suppress(OSError):
@@ -36,7 +36,7 @@ def write(file: FileIO, chunk: bytes) -> None:
     Raises:
         MorpheusError: `internal`, when the disk fails.
     """
-    with _on_disk():
+    with on_disk():
         rest = memoryview(chunk)
         while rest:
             rest = rest[file.write(rest) :]
@@ -49,7 +49,8 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _on_disk() -> Iterator[None]:
+def on_disk() -> Iterator[None]:
+    """Within it, an OSError becomes the job's error that its medium cannot be kept."""
     try:
         yield
     except OSError as failure:

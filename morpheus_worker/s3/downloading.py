@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from morpheus_worker.deadlines import Allowance, backoff_s
-from morpheus_worker.errors import Code, MediaRefusedError, MorpheusError
+from morpheus_worker.errors import Code, MediaRefusedError
 from morpheus_worker.fetching import Fetched
+from morpheus_worker.fetching.writing import on_disk
 from morpheus_worker.s3.calling import FETCHING, Calls
 from morpheus_worker.s3.endpoint import S3Name
 from morpheus_worker.s3.faults import fault_of, sdk_errors, unreachable
@@ -92,7 +93,7 @@ class Download:
             for chunk in self._chunks():
                 size += len(chunk)
                 self._check_size(size)
-                with _on_disk():
+                with on_disk():
                     file.write(chunk)
         return size
 
@@ -115,23 +116,14 @@ class Download:
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
     """A file that is gone again when something goes wrong before its end."""
-    with _on_disk():
+    with on_disk():
         file = path.open("xb")
     try:
         with file:
             yield file
-            with _on_disk():
+            with on_disk():
                 file.close()
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         raise
-
-
-@contextlib.contextmanager
-def _on_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as failure:
-        said = f"A medium could not be written to the worker's disk: {failure.strerror or failure}"
-        raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from morpheus_worker.s3 import S3Store
 
 from morpheus_worker.comfy.files import Origin
 from morpheus_worker.comfy.history import FileRef, Reported, TextRef
@@ -22,6 +21,7 @@ from morpheus_worker.delivering import Delivery, Plan, delivery, largest_result,
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile, parse_request
 from morpheus_worker.publishing import job_folder
+from morpheus_worker.s3 import S3Store
 from morpheus_worker.settings import Settings
 from tests.integration.jobs import png
 
