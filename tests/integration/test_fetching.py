@@ -67,7 +67,7 @@ NEVER_SLOW = Pace(slow_window_s=0.4, slow_bytes_per_s=1000)
 
 
 def sockets_open() -> set[str]:
-    """Sockets of this process, by the kernel's own number. Others may be closed meanwhile, by a test before this one."""
+    """Sockets of this process, by the kernel's own number. Those of a test before this one may be closed meanwhile."""
     entries = [Path("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
     named = [str(entry.readlink()) for entry in entries if entry.is_symlink()]
     return {name for name in named if name.startswith("socket:")}
