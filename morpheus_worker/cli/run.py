@@ -67,11 +67,12 @@ def job_input(asked: argparse.Namespace) -> dict[str, Any]:
     graph = _graph(asked.workflow, problems)
     if problems:
         raise from_problems(Code.INVALID_INPUT, "The command cannot be run", problems)
-    timed = {"timeout_s": asked.timeout} if asked.timeout is not None else {}
+    wishes = {"timeout_s": asked.timeout, "outputs": asked.outputs}
+    options = {key: wish for key, wish in wishes.items() if wish is not None}
     if graph is None:
-        return {"workflow_name": asked.workflow, "params": params | pictures} | timed
+        return {"workflow_name": asked.workflow, "params": params | pictures} | options
     images = [{"name": name, "image": picture} for name, picture in pictures.items()]
-    return {"workflow": graph, "images": images} | ({"params": params} if params else {}) | timed
+    return {"workflow": graph, "images": images} | ({"params": params} if params else {}) | options
 
 
 def _pairs(

@@ -33,6 +33,7 @@ from morpheus_worker.comfy.messages import Executed, ExecutionSuccess, Message
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.socket import EventStream, Gap, Inbox
 from morpheus_worker.comfy.tracker import Place, PromptTracker, Seen, State
+from morpheus_worker.comfy.watch import RECONCILE_DEAF_S, Silence, Watch
 from morpheus_worker.deadlines import Deadline, backoff_s
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import Progress
@@ -43,11 +44,6 @@ CONNECT_WAIT_S: Final = 5.0
 """How long a job waits for the event stream before it goes ahead without: only its progress would be coarser."""
 TURN_S: Final = 0.2
 """Longest wait for an event before cancel, deadline and process are looked at again."""
-RECONCILE_S: Final = 5.0
-RECONCILE_DEAF_S: Final = 1.0
-RECONCILE_SETTLING_S: Final = 0.05
-UNREACHABLE_S: Final = 30.0
-"""An unanswering ComfyUI whose process we do not own is given up after this long."""
 SUBMIT_TRIES: Final = 4
 STOP_WAIT_S: Final = 10.0
 STOP_TURN_S: Final = 0.25
@@ -143,7 +139,7 @@ class _Run:
         self._prompt_id = prompt_id
         self._client_id = client.events.client_id
         self._tracker = PromptTracker(prompt_id, order.graph, time.monotonic)
-        self._watch = _Watch()
+        self._watch = Watch()
         self._may_be_there = False
         self._submitted_at_s = time.monotonic()
         self._outputs: dict[str, Mapping[str, Any]] = {}
@@ -269,7 +265,7 @@ class _Run:
     def _arrived(self) -> bool:
         """Whether a submission whose answer was lost arrived all the same. Asked until there is an answer: queued
         again on a guess, the prompt would run twice."""
-        waits, silence = backoff_s(0.1, 2.0), _Silence()
+        waits, silence = backoff_s(0.1, 2.0), Silence()
         while True:
             self.check()
             try:
@@ -359,54 +355,6 @@ class _Run:
             raise MorpheusError(Code.TIMEOUT, "The job's deadline passed before ComfyUI was done")
         if (exit_said := self._client.exit_of_process()) is not None:
             raise MorpheusError(Code.COMFYUI_CRASHED, f"ComfyUI's process ended: {exit_said}")
-
-
-class _Silence:
-    """How long ComfyUI has given no answer."""
-
-    def __init__(self) -> None:
-        self._since_s: float | None = None
-
-    def ended(self) -> None:
-        self._since_s = None
-
-    def heard_nothing(self, failure: NotAnsweringError) -> None:
-        """Raises the failure once the silence has lasted too long."""
-        now_s = time.monotonic()
-        self._since_s = self._since_s or now_s
-        if now_s - self._since_s > UNREACHABLE_S:
-            raise failure
-
-
-class _Watch:
-    """When to ask ComfyUI itself: slowly while events flow, faster when they may be missing."""
-
-    def __init__(self) -> None:
-        self._next_s = time.monotonic() + RECONCILE_DEAF_S
-        self.silence = _Silence()
-
-    @property
-    def wait_s(self) -> float:
-        return max(0.0, self._next_s - time.monotonic())
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() >= self._next_s
-
-    def hurry(self, within_s: float = 0.0) -> None:
-        self._next_s = min(self._next_s, time.monotonic() + within_s)
-
-    def noticed(self, tracker: PromptTracker) -> None:
-        """The entry is filed before the end is announced, and a moment after success is."""
-        if tracker.state == State.SETTLING:
-            self.hurry(0.0 if tracker.end_was_announced else RECONCILE_SETTLING_S)
-
-    def rest(self, tracker: PromptTracker, *, connected: bool) -> None:
-        if tracker.state == State.SETTLING:
-            pause_s = RECONCILE_SETTLING_S
-        else:
-            pause_s = RECONCILE_S if connected and tracker.state != State.MISSING else RECONCILE_DEAF_S
-        self._next_s = time.monotonic() + pause_s
 
 
 def _entry_or_raise(tracker: PromptTracker) -> HistoryEntry:

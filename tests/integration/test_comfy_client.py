@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from morpheus_worker.comfy import client as module
+from morpheus_worker.comfy import watch
 from morpheus_worker.comfy.client import ComfyClient, Finished, Order
 from morpheus_worker.comfy.history import End
 from morpheus_worker.comfy.http import ComfyHttp
@@ -37,7 +38,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "RECONCILE_DEAF_S": 0.1,
         "STOP_TURN_S": 0.02,
     }.items():
-        monkeypatch.setattr(module, name, seconds)
+        for home in (module, watch):
+            monkeypatch.setattr(home, name, seconds, raising=False)
 
 
 @dataclass
@@ -312,7 +314,7 @@ def test_an_end_without_events_is_found_while_it_runs(desk: Desk) -> None:
 
 
 def test_a_socket_that_breaks_in_the_middle_is_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RECONCILE_S", SELDOM_S)
+    monkeypatch.setattr(watch, "RECONCILE_S", SELDOM_S)
     running = desk.holding()
     desk.peer.wait_for(lambda: desk.peer.routes(only="GET /queue"))
     desk.peer.cut_sockets()
@@ -340,7 +342,7 @@ def test_a_job_does_without_a_socket_that_never_comes(desk: Desk, monkeypatch: p
 
 def test_a_new_connection_is_reason_to_ask_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was said in between is gone."""
-    monkeypatch.setattr(module, "RECONCILE_S", SELDOM_S)
+    monkeypatch.setattr(watch, "RECONCILE_S", SELDOM_S)
     running = desk.holding()
     desk.peer.wait_for(lambda: desk.peer.routes(only="GET /queue"))
     desk.peer.refuses_sockets = True
@@ -353,7 +355,7 @@ def test_a_new_connection_is_reason_to_ask_at_once(desk: Desk, monkeypatch: pyte
 
 
 def test_without_a_connection_it_asks_more_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RECONCILE_S", SELDOM_S)
+    monkeypatch.setattr(watch, "RECONCILE_S", SELDOM_S)
     monkeypatch.setattr(module, "CONNECT_WAIT_S", 0.1)
     desk.peer.refuses_sockets = True
     desk.peer.cut_sockets()
@@ -512,7 +514,7 @@ def test_a_moment_without_answers_is_lived_through(desk: Desk) -> None:
 
 
 def test_a_comfyui_that_stays_silent_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNREACHABLE_S", 0.3)
+    monkeypatch.setattr(watch, "UNREACHABLE_S", 0.3)
     monkeypatch.setattr(module, "STOP_WAIT_S", 0.2)
     desk.peer.muted = True
     running = desk.holding()
@@ -582,7 +584,8 @@ def test_what_a_stopped_prompt_has_made_is_told_after_all(desk: Desk) -> None:
 
 async def frozen(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The connection stands, and nothing comes."""
-    await asyncio.sleep(LONG_S)
+    while request.transport is not None and not request.transport.is_closing():
+        await asyncio.sleep(0.02)
     return web.Response()
 
 

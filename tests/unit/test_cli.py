@@ -88,9 +88,10 @@ def test_params_pictures_and_a_deadline_make_one_job(tmp_path: Path) -> None:
     picture = tmp_path / "a photo = mine.png"
     picture.write_bytes(b"\x89PNG and so on")
     given = ["upscale", "--param", "a=1", "--param", "a=2", "--image", f"image={picture}", "--timeout", "2.5"]
+    given += ["--outputs", "base64"]
     job = job_input(asked(*given))
     request = parse_request("id", job)
-    assert (request.workflow_name, request.timeout_s) == ("upscale", 2.5)
+    assert (request.workflow_name, request.timeout_s, request.outputs) == ("upscale", 2.5, "base64")
     assert request.strict_keys == {"a", "image"}
     assert request.params["a"] == "2"
     opening, _, content = request.params["image"].partition(",")
@@ -157,6 +158,7 @@ def test_all_arguments_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> N
         ([], "the following arguments are required: COMMAND"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["run"], "the following arguments are required: workflow"),
+        (["run", "smoke", "--outputs", "mars"], "argument --outputs: invalid choice: 'mars'"),
         (["run", "smoke", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'"),
         (["run", "smoke", "--steps", "3"], "unrecognized arguments: --steps 3"),
         (["workflows"], "the following arguments are required: VERB"),

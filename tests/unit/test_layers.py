@@ -19,7 +19,8 @@ LEVELS = {
     "comfy.history": 1, "comfy.habits": 1, "comfy.isolation": 1, "comfy.launch": 1, "comfy.faults": 1,
     "comfy.graphs": 1,
     # L2 effects
-    "comfy.http": 2, "comfy.socket": 2, "comfy.client": 2, "comfy.process": 2, "comfy.files": 2, "comfy.recorded": 2,
+    "comfy.http": 2, "comfy.socket": 2, "comfy.client": 2, "comfy.watch": 2, "comfy.process": 2, "comfy.files": 2,
+    "comfy.recorded": 2,
     "library": 2, "linking": 2, "volume": 2, "media": 2, "checking": 2, "fetching": 2, "pictures": 2, "durations": 2,
     "looks": 2, "publishing": 2, "s3": 2, "delivering": 2, "replaying": 2,
     # L3 stories
