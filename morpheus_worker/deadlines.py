@@ -57,6 +57,11 @@ class Allowance:
         """One that nobody cancels."""
         return cls(Deadline.after(seconds), threading.Event())
 
+    def within(self, seconds: float) -> Allowance:
+        """This one, or less: for a part of the work that has a limit of its own."""
+        sooner_s = min(self.deadline.at_s, self.deadline.clock() + seconds)
+        return Allowance(Deadline(sooner_s, self.deadline.clock), self.cancelled)
+
     def check(self, doing: str) -> None:
         """Called at every turn of a long piece of work; `doing` says which: "fetching its media".
 

@@ -23,10 +23,9 @@ from morpheus_worker.comfy.http import OutputMissingError
 from morpheus_worker.deadlines import Allowance, awaited
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
 from morpheus_worker.jobs import JobRequest, OutputFile, ResultImage, StoreName
-from morpheus_worker.looks import Looks, looks_of
+from morpheus_worker.looks import looks_of
 from morpheus_worker.paths import safe_filename
-from morpheus_worker.pictures import NotAPictureError, size_of
-from morpheus_worker.publishing import DOING, JobFolder, Origins, too_large, wait_for_begun
+from morpheus_worker.publishing import DOING, JobFolder, Origins, output_of, too_large, wait_for_begun
 from morpheus_worker.s3 import S3Folder, S3Store
 from morpheus_worker.settings import Settings
 
@@ -49,11 +48,8 @@ class Destination(Protocol):
         """Delivers every file, in order; one that cannot be delivered is its entry's error.
 
         Raises:
-            MorpheusError: when the job cannot go on. What was delivered is then taken back by `withdraw`.
+            MorpheusError: when the job cannot go on. What was delivered is then taken back.
         """
-
-    def withdraw(self) -> None:
-        """Takes back what was delivered. Never fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +133,13 @@ class Inline:
         try:
             with files.origin(ref) as origin:
                 content = self._content(origin)
-                looks = _looks(origin, content, ref)
+                looks = looks_of(origin if isinstance(origin, Path) else io.BytesIO(content), ref.media_type)
         except OutputMissingError as failure:
             return failure
         except OSError as failure:
             return MorpheusError(Code.NO_OUTPUT, f"'{ref.filename}' cannot be read: {failure.strerror}")
-        return OutputFile(
-            kind=ref.kind,
-            filename=safe_filename(ref.filename),
-            node_id=ref.node_id,
-            media_type=ref.media_type,
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-            width=looks.width,
-            height=looks.height,
-            duration_s=looks.duration_s,
-            data=base64.b64encode(content).decode("ascii"),
-        )
+        sha256, data = hashlib.sha256(content).hexdigest(), base64.b64encode(content).decode("ascii")
+        return output_of(ref, safe_filename(ref.filename), len(content), sha256, looks, data=data)
 
     def _content(self, origin: Origin) -> bytes:
         if isinstance(origin, Path):
@@ -198,8 +184,9 @@ class Delivery:
         self._inline = Inline(max_result_bytes, folder.allowance)
         self._is_complete = False
         self._destinations: dict[StoreName, Destination] = {"volume": folder, "base64": self._inline}
-        if s3 is not None:
-            self._destinations["s3"] = S3Folder(s3, folder.relative.name, folder.allowance)
+        self._bucket = S3Folder(s3, folder.relative.name, folder.allowance) if s3 is not None else None
+        if self._bucket is not None:
+            self._destinations["s3"] = self._bucket
 
     def begin(self, made: Reported) -> None:
         """Starts on the outputs of a prompt that has succeeded, before its history entry confirms them: copying and
@@ -241,11 +228,10 @@ class Delivery:
         return record
 
     def end(self) -> None:
-        """Takes back what was delivered, unless the job is complete."""
+        """Takes back what was delivered, unless the job is complete. The folder is withdrawn by whoever made it."""
         self._inline.withdraw()
-        if not self._is_complete:
-            for destination in self._destinations.values():
-                destination.withdraw()
+        if self._bucket is not None and not self._is_complete:
+            self._bucket.withdraw()
 
     def _too_large(self, made: Reported) -> bool:
         """Whether the files that go into the answer are known to be too large for it, before they are copied."""
@@ -351,14 +337,3 @@ def _inline_text(ref: TextRef) -> OutputFile:
         sha256=hashlib.sha256(raw).hexdigest(),
         text=ref.text,
     )
-
-
-def _looks(origin: Origin, content: bytes, ref: FileRef) -> Looks:
-    if isinstance(origin, Path):
-        return looks_of(origin, ref.media_type)
-    if ref.kind != "image":
-        return Looks()
-    try:
-        return Looks(*size_of(io.BytesIO(content)))
-    except NotAPictureError:
-        return Looks()

@@ -6,8 +6,9 @@ switch on it, so a code is added only together with its documentation, and never
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -118,6 +119,16 @@ class MediaRefusedError(Exception):
         super().__init__(what)
         self.code, self.what, self.hint = code, what, hint
         self.retryable = code in RETRYABLE if retryable is None else retryable
+
+
+@contextlib.contextmanager
+def disk_failing(said: str) -> Iterator[None]:
+    """Within it, an OSError of the worker's own disk becomes a failure of the job that another try may not meet."""
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or failure
+        raise MorpheusError(Code.INTERNAL, f"{said}: {reason}", retryable=True) from failure
 
 
 def from_problems(code: Code, opening: str, problems: Sequence[Problem], **more: Any) -> MorpheusError:

@@ -21,7 +21,7 @@ from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.checking import InputKind, Limits, check_content, noun_of, suits
 from morpheus_worker.comfy.files import ComfyFiles, placing
 from morpheus_worker.contents import Content, content_of, right_name
-from morpheus_worker.deadlines import Allowance, Deadline
+from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MediaRefusedError, MorpheusError, Problem, from_problems
 from morpheus_worker.fetching import Fetched, Remote, fetch_all
 from morpheus_worker.inline import FORMS, base64_chunks, base64_head, data_uri, percent_decoded
@@ -238,9 +238,8 @@ class Stage:
         if self.sources.s3 is None:
             hint = "set BUCKET_ENDPOINT_URL and its keys, or send a presigned https URL"
             return MediaRefusedError(Code.INPUT_REJECTED, "is in an S3 store, and this worker has none", hint)
-        deadline, timeout_s = self.allowance.deadline, self.sources.timeout_s
-        sooner = Deadline(min(deadline.at_s, deadline.clock() + timeout_s), deadline.clock)
-        allowance = Allowance(sooner, self.allowance.cancelled)
+        timeout_s = self.sources.timeout_s
+        allowance = self.allowance.within(timeout_s)
         try:
             return self.sources.s3.fetch(uri, target, max_bytes=self.limits.max_bytes, allowance=allowance)
         except MediaRefusedError as refused:

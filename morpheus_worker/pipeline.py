@@ -84,8 +84,7 @@ class _Job:
     def token(self) -> str:
         return f"morpheus-{self.trace_id[:12]}"
 
-    @property
-    def stage(self) -> Stage:
+    def new_stage(self) -> Stage:
         settings = self.worker.settings
         sources = Sources(self.worker.private_hosts, settings.media_timeout_s, self.worker.s3)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels)
@@ -111,7 +110,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], Path]:
     with (
         job_folder(settings.volume_root, job.request.job_id, job.allowance) as folder,
         delivery(plan, folder, job.worker.files, s3, largest_result(job.request.job_id, settings)) as delivered_by,
-        staged(job.stage) as stage,
+        staged(job.new_stage()) as stage,
     ):
         job.on_progress(Progress(stage="staging"))
         prepared = prepare(job.request, job.worker, stage)

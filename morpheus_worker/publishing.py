@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -166,10 +167,8 @@ class JobFolder:
 
     def withdraw(self) -> None:
         """Takes back whatever is not complete: hidden parts, published files without a record, an empty folder."""
-        is_new = not self._given_up.is_set()
         self._given_up.set()
-        if is_new:
-            wait_for_begun(self._staged.values())
+        wait_for_begun(self._staged.values())
         doomed = self._parts if self._complete else self._parts + self._published
         self._unlink(doomed)
 
@@ -272,19 +271,8 @@ class JobFolder:
     def _publish_part(self, ref: FileRef, part: Part) -> OutputFile:
         path = self._commit(part.path, _output_name(ref.filename))
         self._published.append(path)
-        return OutputFile(
-            kind=ref.kind,
-            filename=path.name,
-            node_id=ref.node_id,
-            media_type=ref.media_type,
-            bytes=part.size,
-            sha256=part.sha256,
-            path=str(path),
-            volume_path=str(self.relative / path.name),
-            width=part.looks.width,
-            height=part.looks.height,
-            duration_s=part.looks.duration_s,
-        )
+        where = {"path": str(path), "volume_path": str(self.relative / path.name)}
+        return output_of(ref, path.name, part.size, part.sha256, part.looks, **where)
 
     def _commit(self, part: Path, name: str) -> Path:
         """Gives the part the first free name of `name`, `name-2`, …, without ever replacing a file."""
@@ -304,6 +292,20 @@ class JobFolder:
             part.unlink()
             return target
         raise AssertionError("unreachable: the names never end")
+
+
+def output_of(ref: FileRef, filename: str, size: int, sha256: str, looks: Looks, **where: str) -> OutputFile:
+    """What the result says of a file, wherever it went: `where` are the keys of `OutputFile` that say so."""
+    return OutputFile(
+        kind=ref.kind,
+        filename=filename,
+        node_id=ref.node_id,
+        media_type=ref.media_type,
+        bytes=size,
+        sha256=sha256,
+        **dataclasses.asdict(looks),
+        **where,
+    )
 
 
 def wait_for_begun(futures: Iterable[Future[Any]]) -> None:

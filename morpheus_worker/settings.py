@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from morpheus_worker.errors import Problem, did_you_mean
+from morpheus_worker.jobs import StoreName
 
 PREFIX: Final = "MORPHEUS_"
 BUCKET_PREFIX: Final = "bucket_"
@@ -123,7 +124,7 @@ class Settings(BaseModel):
         description="Hosts, addresses and networks (10.0.0.0/8) that media URLs may lead to although they are private; "
         "* for all, metadata services too.",
     )
-    outputs: Literal["volume", "s3", "base64"] | None = Field(
+    outputs: StoreName | None = Field(
         None, description="Where outputs go when a job does not say: volume, s3 or base64; default: volume."
     )
     max_result_bytes: int | None = Field(

@@ -9,8 +9,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from morpheus_worker import __version__, entry
+from morpheus_worker.jobs import StoreName
 from morpheus_worker.settings import SettingsError
 
 DESCRIPTION = """\
@@ -132,7 +134,7 @@ def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--id", default=None, help="the job's id, and its folder's name (default: a new one)")
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="the job's deadline")
-    parser.add_argument("--outputs", choices=("volume", "s3", "base64"), default=None, help="where the outputs go")
+    parser.add_argument("--outputs", choices=get_args(StoreName), default=None, help="where the outputs go")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

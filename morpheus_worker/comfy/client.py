@@ -269,10 +269,7 @@ class _Run:
         while True:
             self.check()
             try:
-                place = self._http.place(self._prompt_id, timeout_s=self._patience_s)
-                if place != Place.NOWHERE:
-                    return True
-                return self._http.history(self._prompt_id, timeout_s=self._patience_s) is not None
+                return self._place() != Place.NOWHERE or self._history() is not None
             except NotAnsweringError as failure:
                 silence.heard_nothing(failure)
             self._order.cancelled.wait(next(waits))
@@ -312,16 +309,17 @@ class _Run:
         """How long one answer is waited for: no longer than the job may go on."""
         return min(WATCH_READ_S, max(LEAST_READ_S, self._order.deadline.remaining_s))
 
+    def _place(self) -> Place:
+        return self._http.place(self._prompt_id, timeout_s=self._patience_s)
+
     def _history(self) -> HistoryEntry | None:
         return self._http.history(self._prompt_id, timeout_s=self._patience_s)
 
     def _reconcile(self) -> None:
         try:
             entry = self._history() if self._tracker.state == State.SETTLING else None
-            place = Place.NOWHERE
-            if entry is None:
-                place = self._http.place(self._prompt_id, timeout_s=self._patience_s)
-            if place == Place.NOWHERE and entry is None:
+            place = self._place() if entry is None else Place.NOWHERE
+            if entry is None and place == Place.NOWHERE:
                 entry = self._history()
         except NotAnsweringError as failure:
             self._watch.silence.heard_nothing(failure)

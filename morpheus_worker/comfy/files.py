@@ -18,7 +18,7 @@ from typing import Protocol
 from morpheus_worker.comfy.history import FileRef
 from morpheus_worker.comfy.http import ComfyHttp, OutputMissingError
 from morpheus_worker.comfy.launch import ComfyFolders
-from morpheus_worker.errors import Code, MorpheusError
+from morpheus_worker.errors import disk_failing
 from morpheus_worker.paths import safe_filename
 
 log = logging.getLogger(__name__)
@@ -116,14 +116,9 @@ class LocalFiles:
                 self._path(ref).unlink()
 
 
-@contextlib.contextmanager
-def placing() -> Iterator[None]:
+def placing() -> contextlib.AbstractContextManager[None]:
     """Within it, an OSError becomes the job's error that its input cannot be placed."""
-    try:
-        yield
-    except OSError as failure:
-        said = f"An input could not be placed in ComfyUI's input folder: {failure.strerror or failure}"
-        raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure
+    return disk_failing("An input could not be placed in ComfyUI's input folder")
 
 
 class RemoteFiles:

@@ -28,14 +28,11 @@ class Habits:
 
     def reports(self, class_type: str) -> bool:
         """Whether a node of this class reports something: an output node, by its declaration or by what was seen."""
-        if class_type in self._reporting or class_type not in self._object_info:
-            return True
-        return self._object_info.is_output(class_type)
+        return class_type in self._reporting or self._may_be_output(class_type)
 
     def saves(self, class_type: str) -> bool:
         """Whether a node of this class may leave files: an output node, or one that was seen to."""
-        is_known = class_type in self._object_info and not self._object_info.is_output(class_type)
-        return not is_known or class_type in self._saving
+        return class_type in self._saving or self._may_be_output(class_type)
 
     def learn(
         self,
@@ -54,6 +51,9 @@ class Habits:
                 self._reporting.add(node["class_type"])
             elif node_id in finished:
                 self._silent.add(node["class_type"])
+
+    def _may_be_output(self, class_type: str) -> bool:
+        return class_type not in self._object_info or self._object_info.is_output(class_type)
 
 
 def _has_files(output: object) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
-from morpheus_worker.errors import Code, MorpheusError
+from morpheus_worker.errors import disk_failing
 
 
 @contextlib.contextmanager
@@ -48,11 +48,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def on_disk() -> Iterator[None]:
+def on_disk() -> contextlib.AbstractContextManager[None]:
     """Within it, an OSError becomes the job's error that its medium cannot be kept."""
-    try:
-        yield
-    except OSError as failure:
-        said = f"A medium could not be written to the worker's disk: {failure.strerror or failure}"
-        raise MorpheusError(Code.INTERNAL, said, retryable=True) from failure
+    return disk_failing("A medium could not be written to the worker's disk")

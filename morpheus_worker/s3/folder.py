@@ -22,7 +22,7 @@ from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
 from morpheus_worker.looks import looks_of
 from morpheus_worker.paths import safe_filename
-from morpheus_worker.publishing import Origins, numbered
+from morpheus_worker.publishing import Origins, numbered, output_of
 from morpheus_worker.s3.calling import UPLOADING
 from morpheus_worker.s3.store import FILES_AT_ONCE, S3Store
 
@@ -139,19 +139,7 @@ class S3Folder:
         name = self._untaken(ref, name)
         looks = looks_of(file.path, ref.media_type)
         uri = self._send(ref, name, file)
-        return OutputFile(
-            kind=ref.kind,
-            filename=name,
-            node_id=ref.node_id,
-            media_type=ref.media_type,
-            bytes=file.size,
-            sha256=file.sha256,
-            width=looks.width,
-            height=looks.height,
-            duration_s=looks.duration_s,
-            s3_uri=uri,
-            url=self._store.url_of(uri),
-        )
+        return output_of(ref, name, file.size, file.sha256, looks, s3_uri=uri, url=self._store.url_of(uri))
 
     def _send(self, ref: FileRef, name: str, file: _File) -> str:
         key = self._prefix + name

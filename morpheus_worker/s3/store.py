@@ -145,7 +145,7 @@ class S3Store:
             MorpheusError: `upload_failed`, when one is not in the bucket for outputs any more, or the store does not
                 say so in `RENEWAL_S`; `cancelled`, `timeout`.
         """
-        limit = Allowance(Deadline.after(min(RENEWAL_S, allowance.deadline.remaining_s)), allowance.cancelled)
+        limit = allowance.within(RENEWAL_S)
 
         def check() -> None:
             allowance.check(RENEWING)
