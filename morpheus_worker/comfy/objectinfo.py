@@ -1,12 +1,13 @@
 """ComfyUI's object info (`GET /object_info`): what a node class takes and gives, as values.
 
 Source: ComfyUI 0.3.64, server.py `node_info`, and comfy_api/latest/_io.py for the newer ("V3") form of a choice,
-`["COMBO", {"options": […]}]` beside the older `[[…], {…}]`.
+`["COMBO", {"options": […]}]` beside the older `[[…], {…}]`. What a class checks itself the object info does not say;
+who knows it hands it in as `own_checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -26,6 +27,9 @@ class InputInfo:
     choices: tuple[Any, ...] | None = None
     checked_choices: bool = True
     """Whether ComfyUI refuses other values at /prompt: it does for the older form of a choice only."""
+    takes: str | None = None
+    """The types that a link may bring, with commas between, where the class compares them in a way of its own and
+    takes others than `type`; `*` is any."""
 
     @property
     def upload(self) -> str | None:
@@ -39,6 +43,22 @@ class InputInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnChecks:
+    """What a class checks in its own code (`VALIDATE_INPUTS`, in V3 `validate_inputs`) and ComfyUI therefore does not.
+
+    Source: ComfyUI 0.3.64, execution.py `validate_inputs`: for an input that the method takes as an argument, and for
+    every input when it takes `**kwargs`, ranges and choices are not checked; types of links are not compared when it
+    takes `input_types`. Missing inputs and values that cannot be converted are told all the same.
+
+    `takes` has, by input, the types of links that pass because the type's own comparison lets them.
+    """
+
+    inputs: frozenset[str] = frozenset()
+    types: bool = False
+    takes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """One node class."""
 
@@ -46,13 +66,27 @@ class NodeInfo:
     inputs: Mapping[str, InputInfo]
     outputs: tuple[str, ...]
     is_output: bool
+    validates: frozenset[str] | None = None
+    """The inputs whose ranges and choices the class judges itself, so that ComfyUI does not; None when nobody recorded
+    it, as for most custom nodes: then any value of any input may pass."""
+    validates_types: bool = False
+    """Whether ComfyUI leaves the types of its links to the class."""
+
+
+OwnChecksOf = Callable[[str], OwnChecks | None]
+"""What a class checks itself, by its name; None when that is not known."""
+
+
+def _nobody_knows(_class_type: str) -> OwnChecks | None:
+    return None
 
 
 class ObjectInfo:
     """All node classes of one ComfyUI, read on demand from its JSON."""
 
-    def __init__(self, raw: Mapping[str, Any]) -> None:
+    def __init__(self, raw: Mapping[str, Any], own_checks: OwnChecksOf = _nobody_knows) -> None:
         self.raw = raw
+        self.own_checks = own_checks
         self._read: dict[str, NodeInfo] = {}
 
     def __contains__(self, class_type: object) -> bool:
@@ -64,7 +98,7 @@ class ObjectInfo:
     def get(self, class_type: str) -> NodeInfo | None:
         """The node class, or None when this ComfyUI lacks it."""
         if class_type not in self._read and class_type in self.raw:
-            self._read[class_type] = _read_node(class_type, self.raw[class_type])
+            self._read[class_type] = _read_node(class_type, self.raw[class_type], self.own_checks(class_type))
         return self._read.get(class_type)
 
     def input(self, class_type: str, name: str) -> InputInfo | None:
@@ -81,21 +115,24 @@ class ObjectInfo:
         return frozenset(self.raw)
 
 
-def _read_node(class_type: str, raw: Mapping[str, Any]) -> NodeInfo:
+def _read_node(class_type: str, raw: Mapping[str, Any], own: OwnChecks | None) -> NodeInfo:
+    takes = own.takes if own else {}
     inputs: dict[str, InputInfo] = {}
     for category, required in (("required", True), ("optional", False)):
         for name, config in (raw.get("input", {}).get(category) or {}).items():
-            inputs[name] = _read_input(name, config, required)
+            inputs[name] = _read_input(name, config, required, takes.get(name))
     outputs = tuple(kind if isinstance(kind, str) else COMBO for kind in raw.get("output") or ())
-    return NodeInfo(class_type, inputs, outputs, bool(raw.get("output_node")))
+    validates, types = (None, False) if own is None else (own.inputs, own.types)
+    return NodeInfo(class_type, inputs, outputs, bool(raw.get("output_node")), validates, types)
 
 
-def _read_input(name: str, config: Any, required: bool) -> InputInfo:
+def _read_input(name: str, config: Any, required: bool, takes: str | None) -> InputInfo:
     kind = config[0] if isinstance(config, (list, tuple)) and config else config
     options = config[1] if isinstance(config, (list, tuple)) and len(config) > 1 else {}
     options = options if isinstance(options, Mapping) else {}
     if isinstance(kind, (list, tuple)):
-        return InputInfo(name, COMBO, required, options, tuple(kind))
+        return InputInfo(name, COMBO, required, options, tuple(kind), takes=takes)
     if kind == COMBO:
-        return InputInfo(name, COMBO, required, options, tuple(options.get("options") or ()), checked_choices=False)
-    return InputInfo(name, str(kind), required, options)
+        choices = tuple(options.get("options") or ())
+        return InputInfo(name, COMBO, required, options, choices, checked_choices=False, takes=takes)
+    return InputInfo(name, str(kind), required, options, takes=takes)

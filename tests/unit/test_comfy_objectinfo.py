@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.objectinfo import ObjectInfo, OwnChecks
 
 RAW: dict[str, Any] = {
     "LoadImage": {
@@ -129,3 +129,22 @@ def test_what_this_comfyui_lacks() -> None:
 
 def test_all_classes() -> None:
     assert set(INFO) == INFO.class_types == set(RAW)
+
+
+def test_nobody_knows_what_a_class_checks_itself_unless_it_is_said() -> None:
+    sampler = INFO.get("Sampler")
+    assert sampler is not None
+    assert sampler.validates is None
+    assert not sampler.validates_types
+
+
+def test_what_a_class_checks_itself() -> None:
+    own = {"Sampler": OwnChecks(frozenset({"steps"}), types=True, takes={"model": "MODEL,CLIP", "newer": "*"})}
+    info = ObjectInfo(RAW, own.get)
+    sampler, image = info.get("Sampler"), info.get("LoadImage")
+    assert sampler is not None
+    assert sampler.validates == frozenset({"steps"})
+    assert sampler.validates_types
+    assert {name: known.takes for name, known in sampler.inputs.items() if known.takes} == own["Sampler"].takes
+    assert image is not None
+    assert image.validates is None
