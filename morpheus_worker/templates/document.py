@@ -12,6 +12,7 @@ from morpheus_worker.templates.declared import WORKER_PARAMS, About, Declaration
 from morpheus_worker.templates.params import twin_of
 from morpheus_worker.templates.reading import OUR_BLOCKS, Path, TemplateError, Tree, read_tree
 from morpheus_worker.templates.scan import Part, Placeholder, split
+from morpheus_worker.templates.wiring import how_to_write_link, meant_link
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +66,20 @@ class Document:
 
     def param_keys(self) -> list[str]:
         """Every param: the declared ones in their order, then those that only the graph names."""
-        appearing = [placeholder.key for slot in self.slots for placeholder in slot.placeholders]
-        return [key for key in dict.fromkeys([*self.declared, *appearing]) if key not in WORKER_PARAMS]
+        keys = dict.fromkeys([*self.declared, *self.placeholder_keys])
+        return [key for key in keys if key not in WORKER_PARAMS and self.list_of(key) is None]
 
     @property
-    def placeholder_keys(self) -> frozenset[str]:
-        return frozenset(placeholder.key for slot in self.slots for placeholder in slot.placeholders)
+    def placeholder_keys(self) -> dict[str, None]:
+        """In the order of the file."""
+        return dict.fromkeys(placeholder.key for slot in self.slots for placeholder in slot.placeholders)
+
+    def list_of(self, key: str) -> str | None:
+        """The list of which this names a field, `loras` for `loras.name`; None for a param's own key."""
+        if "." not in key or key in self.declared:
+            return None
+        dots = [index for index, character in enumerate(key) if character == "."]
+        return next((key[:dot] for dot in dots if self.declaration(key[:dot]).holds_items), None)
 
     def declaration(self, key: str) -> Declaration:
         return self.declared.get(key, _NOTHING_SAID)
@@ -98,6 +107,7 @@ def read_document(text: str, *, name: str) -> tuple[Document, list[Problem]]:
     problems += more
     slots = list(_slots(graph))
     problems += [_as_problem(finding, tree) for finding in (*dangling_links(graph), *_chosen_classes(slots))]
+    problems += _mistyped_links(graph, tree)
     own = _own_keys([*declared, *(part.key for slot in slots for part in slot.placeholders)])
     renamed = tuple(Slot.of(slot.path, tuple(_renamed(part, own) for part in slot.parts)) for slot in slots)
     return Document(name, tree, graph, about, declared, renamed), problems
@@ -115,6 +125,17 @@ def _chosen_classes(slots: Iterable[Slot]) -> Iterator[Finding]:
         if slot.path[1] == "class_type":
             hint = "a preset's links can choose between nodes"
             yield Finding(slot.node_id, "has a placeholder for its class_type", hint)
+
+
+def _mistyped_links(graph: Mapping[str, Any], tree: Tree) -> Iterator[Problem]:
+    """Links to nodes that are there, written with a number for an id or a text for an output. ComfyUI takes any list
+    of two for a link, and trips over these."""
+    for node_id, node in graph.items():
+        for name, value in node["inputs"].items():
+            meant = meant_link(value)
+            if meant is not None and meant[0] in graph:
+                what = f"node {node_id} input {name} is a link of the wrong JSON types"
+                yield tree.problem((node_id, "inputs", name), what, how_to_write_link(meant))
 
 
 def _slots(graph: Mapping[str, Any]) -> Iterator[Slot]:

@@ -8,13 +8,15 @@ the node's own default. Seeds are the exception: without a value they are drawn.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from morpheus_worker.templates.declared import Declaration, MediaKind, ParamType
 from morpheus_worker.templates.places import MISSING, SEED_NAMES, Facts, Place, facts_of
+from morpheus_worker.templates.reading import Path
 from morpheus_worker.templates.scan import PlaceholderKind
+from morpheus_worker.templates.wiring import Bypass, Links
 
 LARGEST_SEED: Final = 2**64 - 1
 DRAW: Final = -1
@@ -30,25 +32,49 @@ MEDIA_TYPES: Final[Mapping[ParamType, MediaKind]] = {
     "file": "file",
     "dir": "dir",
 }
+MOST_ITEMS: Final = 16
+"""How many items a list has at most, unless its declaration says otherwise."""
+
 _NUMERIC: Final[frozenset[ParamType]] = frozenset({"int", "float", "seed"})
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Effect:
+    """What a value does besides filling its placeholders: sets other params, rewires inputs, takes nodes out.
+
+    `bypass` names, for each node that is taken out, the input that stands in for each of its outputs. `at` is where the
+    template says so.
+    """
+
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    links: Links = field(default_factory=dict)
+    bypass: Bypass = field(default_factory=dict)
+    description: str = ""
+    at: Path = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.sets or self.links or self.bypass)
+
+
+NO_EFFECT: Final = Effect()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
-    """One value that a param may take. `sets` and `links` are what choosing it does besides."""
+class Choice(Effect):
+    """A value, and what it does besides."""
 
     value: Any
-    description: str = ""
-    sets: Mapping[str, Any] = field(default_factory=dict)
-    links: Mapping[tuple[str, str], list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Param:
     """One param, complete. `default` MISSING means that a caller must give it, unless it is a seed.
 
-    `choices` are those of the template, or of the object info where ComfyUI itself would refuse any other;
-    `shown_choices` are for a person to read, and nothing else.
+    `choices` are those of the template (`own_choices`), or of the object info where ComfyUI itself would refuse others;
+    `shown_choices` are for a person to read, and nothing else. `effects` are those of single values, None for no value
+    at all; `otherwise` is that of every other. `items` are the fields of a list's items, and `repeat` the nodes that
+    are there once an item, with the inputs that chain them. `minimum` and `maximum` of a list count its items.
+    `of` is the node whose file an output path is for.
     """
 
     key: str
@@ -57,6 +83,7 @@ class Param:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Choice, ...] = ()
+    own_choices: bool = False
     shown_choices: tuple[Any, ...] = ()
     media: MediaKind | None = None
     description: str = ""
@@ -64,10 +91,29 @@ class Param:
     places: tuple[Place, ...] = ()
     node_ids: frozenset[str] = frozenset()
     aliases: tuple[str, ...] = ()
+    effects: tuple[Choice, ...] = ()
+    otherwise: Effect = NO_EFFECT
+    items: Mapping[str, Param] = field(default_factory=dict)
+    repeat: Bypass = field(default_factory=dict)
+    brackets: bool = False
+    default_env: str | None = None
+    of: str | None = None
+    suffix: str = ""
 
     @property
-    def has_presets(self) -> bool:
-        return any(choice.sets or choice.links for choice in self.choices)
+    def all_effects(self) -> Iterator[Effect]:
+        yield from self.choices
+        yield from self.effects
+        yield self.otherwise
+
+    @property
+    def sets_others(self) -> bool:
+        return any(effect.sets for effect in self.all_effects)
+
+    @property
+    def rewires(self) -> bool:
+        """Whether the graph's shape depends on its value."""
+        return bool(self.repeat) or any(effect.links or effect.bypass for effect in self.all_effects)
 
     @property
     def demanding(self) -> bool:
@@ -81,6 +127,32 @@ class Param:
 
     def choice(self, value: Any) -> Choice | None:
         return next((choice for choice in self.choices if same(choice.value, value)), None)
+
+    def effects_of(self, value: Any) -> list[Effect]:
+        """What this value does, in order. MISSING is no value."""
+        value = None if value is MISSING else value
+        found: list[Effect | None] = [self.choice(value)] if self.choices else []
+        if self.effects or self.otherwise:
+            own = next((effect for effect in self.effects if same(effect.value, value)), None)
+            found.append(self.otherwise if own is None and value is not None else own)
+        return [effect for effect in found if effect]
+
+    def bypass_of(self, value: Any) -> Bypass:
+        """The repeated nodes, which a list without items takes out."""
+        return {} if value else self.repeat
+
+
+def rewired(params: Iterable[Param], values: Mapping[str, Any]) -> tuple[Links, Bypass]:
+    """How these values rewire the graph, and which nodes they take out. Of two that differ the later one wins."""
+    links: dict[tuple[str, str], list[Any]] = {}
+    bypass: dict[str, Sequence[str]] = {}
+    for param in params:
+        value = values[param.key]
+        for effect in param.effects_of(value):
+            links |= effect.links
+            bypass |= effect.bypass
+        bypass |= param.bypass_of(value)
+    return links, bypass
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +187,8 @@ def complete(key: str, said: Declaration, seen: Appearance, aliases: Iterable[st
     lowest, highest = (facts.minimum, facts.maximum) if kind in _NUMERIC else (None, None)
     if kind == "seed":
         lowest, highest = max(lowest or 0, 0), min(highest or LARGEST_SEED, LARGEST_SEED)
+    if said.items:
+        lowest, highest = 0, MOST_ITEMS
     enforced, shown = _choices(said, facts, kind)
     param = Param(
         key=key,
@@ -123,13 +197,18 @@ def complete(key: str, said: Declaration, seen: Appearance, aliases: Iterable[st
         minimum=said.min if said.min is not None else lowest,
         maximum=said.max if said.max is not None else highest,
         choices=enforced,
+        own_choices=said.choices is not None,
         shown_choices=shown,
         media=_media_of(kind, said, facts),
         description=said.description,
         label=said.label,
         places=seen.places,
-        node_ids=frozenset(place.node_id for place in seen.places),
+        node_ids=frozenset([*(place.node_id for place in seen.places), *said.repeat, *([said.of] if said.of else [])]),
         aliases=tuple(aliases),
+        brackets=said.brackets,
+        default_env=said.default_env,
+        of=said.of,
+        suffix=said.suffix,
     )
     return replace(param, default=None) if param.default is MISSING and param.optional and kind != "seed" else param
 
@@ -140,6 +219,8 @@ def same(left: Any, right: Any) -> bool:
 
 
 def _type_of(key: str, said: Declaration, seen: Appearance, facts: Facts) -> ParamType:
+    if said.type is None and said.items:
+        return "list"
     if said.type is None:
         return said.media or _type_by_place(key, seen, facts) or _type_by_value(said)
     is_seed = said.type == "int" and (key in SEED_NAMES or facts.feeds_seed)
@@ -207,11 +288,10 @@ def _choices(said: Declaration, facts: Facts, kind: ParamType) -> tuple[tuple[Ch
 def _declared_choices(said: Declaration, kind: ParamType) -> Iterator[Choice]:
     if isinstance(said.choices, list):
         yield from (Choice(value) for value in said.choices)
-    for name, preset in said.presets.items():
-        yield Choice(_from_key(name, kind), preset.description)
+    yield from (Choice(from_key(name, kind)) for name in said.presets)
 
 
-def _from_key(name: str, kind: ParamType) -> Any:
+def from_key(name: str, kind: ParamType) -> Any:
     """The value that a key of presets stands for; a key's text is the value itself where the param takes text."""
     if kind in ("string", "output_path") or kind in MEDIA_TYPES:
         return name

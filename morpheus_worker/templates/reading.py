@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from morpheus_worker.errors import Problem
 from morpheus_worker.templates.scan import Placeholder, Quoted, lookalikes, quote_bare, split
+from morpheus_worker.templates.syntax import syntax_fault
 
 MAX_DEPTH: Final = 64
 """How deep a template may be nested; a graph needs three levels."""
@@ -83,22 +84,12 @@ def _loaded(quoted: Quoted, name: str) -> Any:
     try:
         return json.loads(quoted.text)
     except json.JSONDecodeError as failure:
-        problem = Problem(empty.line_of(failure.pos), *_syntax(failure, quoted.text))
+        problem = Problem(empty.line_of(failure.pos), *syntax_fault(failure, quoted.text))
     except RecursionError:
         problem = Problem("", "is nested too deeply", f"a template has at most {MAX_DEPTH} levels")
     except ValueError as failure:
         problem = Problem("", f"has a number that cannot be read: {failure}")
     raise TemplateError(name, [problem])
-
-
-def _syntax(failure: json.JSONDecodeError, text: str) -> tuple[str, str]:
-    if not text.strip():
-        return "the file is empty", "export a workflow in API format into it"
-    if failure.msg == "Extra data":
-        return "there is text after the end of the JSON object", "remove it, or look for a '}' too many before it"
-    near = text[failure.pos : failure.pos + 20].partition("\n")[0]
-    shown = f" near '{near}'" if near.strip() else ""
-    return f"is not JSON{shown}: {failure.msg}", "look for a missing or extra comma, quote or bracket"
 
 
 @dataclass(frozen=True, slots=True)

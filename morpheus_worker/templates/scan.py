@@ -15,6 +15,7 @@ from typing import Final, Literal, cast
 PlaceholderKind = Literal["param", "file", "dir"]
 
 _PLACEHOLDER: Final = re.compile(r"__(param|file|dir):([A-Za-z0-9_.-]+?)__")
+_OUR_BLOCK: Final = re.compile(r'"_(?:about|params)"\s*:')
 _LOOKALIKE: Final = re.compile(r"__(?:params?|files?|dirs?):", re.IGNORECASE)
 _STRING_OR_PLACEHOLDER: Final = re.compile(
     r'(?P<string>"[^"\\]*+(?:\\.[^"\\]*+)*+")|(?P<bare>__(?:param|file|dir):[A-Za-z0-9_.-]+?__)|(?P<open>")', re.DOTALL
@@ -47,6 +48,12 @@ def split(text: str) -> tuple[Part, ...]:
         end = match.end()
     parts.append(text[end:])
     return tuple(part for part in parts if part != "") or ("",)
+
+
+def is_template(text: str) -> bool:
+    """Whether a file's text is that of a template rather than of a plain graph: it has a placeholder, or a block of
+    ours."""
+    return bool(_PLACEHOLDER.search(text) or _OUR_BLOCK.search(text))
 
 
 def lookalikes(text: str) -> Iterator[str]:

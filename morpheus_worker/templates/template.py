@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from morpheus_worker.comfy.graphs import Sources, leading_to, sources_of, wiring_findings
@@ -13,13 +13,17 @@ from morpheus_worker.errors import Problem
 from morpheus_worker.templates.completion import Completion
 from morpheus_worker.templates.declared import WORKER_PARAMS, About
 from morpheus_worker.templates.document import Document, Slot, read_document
-from morpheus_worker.templates.params import Param
+from morpheus_worker.templates.params import Param, rewired
+from morpheus_worker.templates.places import MISSING
 from morpheus_worker.templates.reading import TemplateError
+from morpheus_worker.templates.repeating import Repeat, repeats_of
+from morpheus_worker.templates.taking_out import left_without
+from morpheus_worker.templates.wiring import Bypass, Links, linked, relinked, rewire, sources_past
 
 _NO_INFO: Final = ObjectInfo({})
-
-Links = Mapping[tuple[str, str], list[Any]]
-"""(node id, input name) → the link that the input is rewired to."""
+_NO_BYPASS: Final[Bypass] = {}
+_ANY: Final = object()
+"""Some value that has no effect of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +32,11 @@ class Template:
 
     `params` come in the order of `_params`, then in that of the graph. `aliases` lead from every other name of a param,
     the other spelling of a path's key among them, to its own. `problems` are what the object info finds wrong with
-    defaults and presets.
+    defaults and effects.
+
+    `slots` are all placeholders; `shared_slots` those without anything of an item, which `repeats` have. `fields` are
+    the items' fields by the key of their placeholders, `loras.name`. `setting_keys` are the params that set others,
+    `rewiring_keys` those that the graph's shape depends on, `list_keys` those whose value may be a list.
     """
 
     name: str
@@ -38,8 +46,14 @@ class Template:
     slots: tuple[Slot, ...]
     object_info: ObjectInfo | None
     problems: tuple[Problem, ...]
-    preset_keys: tuple[str, ...]
+    setting_keys: tuple[str, ...]
+    rewiring_keys: tuple[str, ...]
     seed_keys: frozenset[str]
+    list_keys: tuple[str, ...]
+    bracket_keys: frozenset[str]
+    shared_slots: tuple[Slot, ...]
+    repeats: tuple[Repeat, ...]
+    fields: Mapping[str, Param]
     worker_keys: frozenset[str]
     demanding: tuple[Param, ...] = field(repr=False)
     """The params that can lack a value, or whose value has to be placed."""
@@ -47,8 +61,11 @@ class Template:
     document: Document = field(repr=False)
     _packed: bytes = field(repr=False)
     _sources: Sources = field(repr=False)
+    _links: Mapping[str, Mapping[str, list[Any]]] = field(repr=False)
     _outputs: frozenset[str] = field(repr=False)
     _live: frozenset[str] = field(repr=False)
+    _latest: list[Template] = field(default_factory=list, repr=False)
+    """The template as the last other object info completed it: an endpoint's changes when models are added."""
 
     def graph(self) -> dict[str, Any]:
         """A copy of the graph with its placeholders. Nothing in it is shared with the template."""
@@ -56,24 +73,54 @@ class Template:
         return cast(dict[str, Any], marshal.loads(self._packed))
 
     def seen_by(self, object_info: ObjectInfo) -> Template:
-        """The template as this ComfyUI completes it: itself, when it has been completed by the same one already."""
-        return self if object_info is self.object_info else _completed(self.document, object_info)[0]
+        """The template as this ComfyUI completes it; the last one's is kept."""
+        if object_info is self.object_info:
+            return self
+        for latest in self._latest:
+            if latest.object_info is object_info:
+                return latest
+        completed = _completed(self.document, object_info)[0]
+        self._latest[:] = [completed]
+        return completed
 
-    def live_nodes(self, links: Links) -> frozenset[str]:
-        """The nodes that something comes of when these inputs are rewired; all nodes, when nothing is ever put out.
+    def live_nodes(self, links: Links, bypass: Bypass = _NO_BYPASS) -> frozenset[str]:
+        """The nodes that something comes of when these inputs are rewired and these nodes taken out; all that are left
+        when nothing is ever put out.
 
         An output node is one that the object info calls so. A node class that it does not know counts as one when
-        nothing in the template reads from it, not even by a preset's links.
+        nothing in the template reads from it, not even by the links of an effect.
         """
-        return _live_nodes(self.document.graph, self._outputs, _rewired(self._sources, links)) if links else self._live
+        if bypass:
+            sources = sources_past(relinked(self._links, links), bypass)
+            return _live_nodes(self.document.graph, self._outputs, sources) - bypass.keys()
+        if not links:
+            return self._live
+        return _live_nodes(self.document.graph, self._outputs, _rewired(self._sources, links))
 
-    def where(self, node_id: str, input_name: str) -> str | None:
-        """How a caller knows this input of a node: `params.steps`, or None when no param fills it."""
+    def wired(self, links: Links, bypass: Bypass) -> tuple[Mapping[str, Mapping[str, list[Any]]], frozenset[str]]:
+        """Every link by node and input when these are rewired, and the nodes that something comes of."""
+        return relinked(self._links, links), self.live_nodes(links, bypass)
+
+    def default_wiring(self) -> tuple[Links, Bypass]:
+        """How the defaults rewire the graph, and which nodes they take out; a param without a default has any value."""
+        values = {key: _ANY if param.default is MISSING else param.default for key, param in self.params.items()}
+        for key in self.setting_keys:
+            for effect in self.params[key].effects_of(values[key]):
+                values |= {target: value for target, value in effect.sets.items() if value is not None}
+        return rewired(map(self.params.__getitem__, self.rewiring_keys), values)
+
+    def where(self, node_id: str, input_name: str, item: int = 0) -> str | None:
+        """How a caller knows this input of a node: `params.steps`, or None when no param fills it. `item` tells which
+        copy of a repeated node is meant: `params.loras[1].name`."""
         for slot in self.slots:
             if slot.node_id == node_id and slot.input == input_name:
                 keys = [part.key for part in slot.placeholders if part.key not in WORKER_PARAMS]
-                return f"params.{keys[0]}" if keys else None
+                return self._named(keys[0], item) if keys else None
         return None
+
+    def _named(self, key: str, item: int) -> str:
+        holder = self.document.list_of(key) if key in self.fields else None
+        return f"params.{key}" if holder is None else f"params.{holder}[{item}]{key.removeprefix(holder)}"
 
 
 def parse_template(text: str, *, name: str, object_info: ObjectInfo | None = None) -> Template:
@@ -89,45 +136,91 @@ def parse_template(text: str, *, name: str, object_info: ObjectInfo | None = Non
     return template if object_info is None else template.seen_by(object_info)
 
 
+def choosing_classes(template: Template) -> set[str]:
+    """The node classes whose object info says which values the template's params may have."""
+    params = [
+        *template.params.values(),
+        *(field for param in template.params.values() for field in param.items.values()),
+    ]
+    return {
+        place.class_type for param in params for place in param.places if place.info and place.info.choices is not None
+    }
+
+
 def check_template(template: Template, object_info: ObjectInfo) -> list[Problem]:
-    """What keeps a well-formed template from running on this ComfyUI: node classes and required inputs that are
-    absent, links that do not fit, defaults and presets out of the nodes' ranges. Nodes that only a preset brings in
-    are not judged, nor is whether models are there."""
+    """What keeps a well-formed template from running on this ComfyUI with its defaults: node classes and required
+    inputs that are absent, links that do not fit, defaults and effects out of the nodes' ranges. Nodes that only
+    another value brings in are not judged, nor is whether models are there."""
     template = template.seen_by(object_info)
-    found = wiring_findings(template.document.graph, object_info, template.live_nodes({}))
-    return [*map(template.document.problem, found), *template.problems]
+    graph, live = _by_default(template)
+    there = {node_id for node_id in live if node_id in graph and graph[node_id]["class_type"] in object_info}
+    found = map(template.document.problem, wiring_findings(graph, object_info, there))
+    return [*(problem for _, problem in absent_classes(template, object_info)), *found, *template.problems]
+
+
+def absent_classes(template: Template, object_info: ObjectInfo) -> list[tuple[str, Problem]]:
+    """The nodes of a class that this ComfyUI lacks, of those that the defaults need: the class, and where it is."""
+    template = template.seen_by(object_info)
+    graph, live = _by_default(template)
+    lacking = [node_id for node_id in graph if node_id in live and graph[node_id]["class_type"] not in object_info]
+    found: list[tuple[str, Problem]] = []
+    for node_id, finding in zip(lacking, wiring_findings(graph, object_info, lacking), strict=True):
+        what = f"node {node_id}: {finding.what}"
+        problem = template.document.tree.problem((node_id, "class_type"), what, finding.hint)
+        found.append((graph[node_id]["class_type"], problem))
+    return found
+
+
+def _by_default(template: Template) -> tuple[dict[str, Any], frozenset[str]]:
+    """The graph as the defaults rewire it, and the nodes of it that something comes of."""
+    links, bypass = template.default_wiring()
+    graph = template.graph()
+    rewire(graph, links, bypass)
+    return graph, template.live_nodes(links, bypass)
 
 
 def _completed(document: Document, object_info: ObjectInfo | None) -> tuple[Template, list[Problem]]:
     info = object_info or _NO_INFO
     completion = Completion(document, info)
+    params = completion.params
     sources = sources_of(document.graph)
-    outputs = _outputs(document.graph, info, completion.params.values(), sources)
+    outputs = _outputs(document.graph, info, params.values(), sources)
+    repeats = repeats_of(document, params)
+    of_items = {slot for repeat in repeats for slot in repeat.slots}
+    fields = {field.key: field for param in params.values() for field in param.items.values()}
     template = Template(
         name=document.name,
         about=document.about,
-        params=completion.params,
+        params=params,
         aliases=completion.aliases,
         slots=document.slots,
         object_info=object_info,
-        problems=tuple(completion.problems),
-        preset_keys=tuple(key for key, param in completion.params.items() if param.has_presets),
-        seed_keys=frozenset(key for key, param in completion.params.items() if param.type == "seed"),
-        worker_keys=document.placeholder_keys & WORKER_PARAMS,
-        demanding=tuple(param for param in completion.params.values() if param.demanding),
+        problems=(),
+        setting_keys=tuple(key for key, param in params.items() if param.sets_others),
+        rewiring_keys=tuple(key for key, param in params.items() if param.rewires),
+        seed_keys=frozenset(key for key, param in params.items() if param.type == "seed"),
+        list_keys=tuple(key for key, param in params.items() if param.type in ("list", "any") and param.places),
+        bracket_keys=frozenset(param.key for param in (*params.values(), *fields.values()) if param.brackets),
+        shared_slots=tuple(slot for slot in document.slots if slot not in of_items),
+        repeats=repeats,
+        fields=fields,
+        worker_keys=WORKER_PARAMS & document.placeholder_keys.keys(),
+        demanding=tuple(param for param in params.values() if param.demanding),
         document=document,
         _packed=marshal.dumps(dict(document.graph)),
         _sources=sources,
+        _links=linked(document.graph),
         _outputs=outputs,
         _live=_live_nodes(document.graph, outputs, sources),
     )
-    return template, completion.problems
+    problems = [*completion.problems, *left_without(template)]
+    return replace(template, problems=tuple(problems)), problems
 
 
 def _outputs(graph: Mapping[str, Any], info: ObjectInfo, params: Iterable[Param], sources: Sources) -> frozenset[str]:
-    choices = [choice for param in params for choice in param.choices]
+    effects = [effect for param in params for effect in param.all_effects]
     read_from = {source for by_input in sources.values() for source in by_input.values()}
-    read_from |= {link[0] for choice in choices for link in choice.links.values()}
+    read_from |= {link[0] for effect in effects for link in effect.links.values()}
     is_output = {
         node_id: info.is_output(node["class_type"]) if node["class_type"] in info else node_id not in read_from
         for node_id, node in graph.items()

@@ -19,6 +19,9 @@ MAX_DEPTH: Final = 64
 
 SHOWN_CHOICES: Final = 8
 SHOWN_CHARACTERS: Final = 60
+LONGEST_NAME: Final = 255
+"""No file and no param has a longer name, in characters; what was meant by such a text is not looked for."""
+
 LONGEST_SHOWN_MEDIA: Final = 2048
 """Text longer than this, in characters, is no path and no URL that anybody has to see again."""
 
@@ -59,13 +62,18 @@ def as_text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def shown(value: Any) -> str:
-    """A value in a sentence, shortened."""
+def shown(value: Any, most: int = SHOWN_CHARACTERS) -> str:
+    """A value in a sentence, a text of at most so many characters."""
     if isinstance(value, str):
-        return f"'{value}'" if len(value) <= SHOWN_CHARACTERS else f"'{value[:SHOWN_CHARACTERS]}…'"
+        return f"'{named(value, most)}'"
     if isinstance(value, (list, dict)):
         return "a list" if isinstance(value, list) else "an object"
     return json.dumps(value) if value is None or isinstance(value, (int, float)) else f"a {type(value).__name__}"
+
+
+def named(name: str, most: int = SHOWN_CHARACTERS) -> str:
+    """A name as a caller wrote it, shortened."""
+    return name if len(name) <= most else f"{name[:most]}…"
 
 
 def shown_media(value: Any) -> Any:
@@ -201,6 +209,8 @@ def _check_json(value: Any) -> None:
 
 
 def _check_range(param: Param, value: Any) -> None:
+    if param.type == "list":
+        _check_length(param, value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
     if param.type == "seed" and value == DRAW:
@@ -211,13 +221,21 @@ def _check_range(param: Param, value: Any) -> None:
         raise RefusedValueError(f"is {shown(value)}, above the largest value, {param.maximum}")
 
 
+def _check_length(param: Param, value: Sequence[Any]) -> None:
+    has = "1 item" if len(value) == 1 else f"{len(value)} items"
+    if param.minimum is not None and len(value) < param.minimum:
+        raise RefusedValueError(f"has {has}, fewer than {param.minimum}")
+    if param.maximum is not None and len(value) > param.maximum:
+        raise RefusedValueError(f"has {has}, more than {param.maximum}")
+
+
 def _not_a_choice(param: Param, value: Any) -> RefusedValueError:
     names = [as_text(choice.value) for choice in param.choices]
     is_model = isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)
-    near = did_you_mean(value, names) if isinstance(value, str) else None
+    near = did_you_mean(value, names) if isinstance(value, str) and len(value) <= LONGEST_NAME else None
     hint = near or f"choices: {listed(names)}"
     if is_model:
-        return RefusedValueError(f"there is no model '{value}'", hint, is_model=True)
+        return RefusedValueError(f"there is no model {shown(value, LONGEST_NAME)}", hint, is_model=True)
     return RefusedValueError(f"{shown(value)} is not one of the choices", hint)
 
 

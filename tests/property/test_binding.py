@@ -6,10 +6,13 @@ import copy
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from morpheus_worker.comfy.graphs import dangling_links, leading_to, sources_of
+from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.templates.bind import fill, resolve
+from morpheus_worker.templates.brackets import weighed
 from morpheus_worker.templates.scan import Placeholder, split
 from morpheus_worker.templates.template import Template, parse_template
 
@@ -108,3 +111,98 @@ def test_splitting_finds_exactly_what_was_put_in(pieces: list[str | Placeholder]
 @given(st.text("_:paramfiledx1.\n ", max_size=60))
 def test_splitting_loses_nothing(text: str) -> None:
     assert "".join(map(str, split(text))) == text
+
+
+# Optional parts. Each node has as many inputs as outputs, and each input stands in for the output of its number.
+
+
+CLASSES = ObjectInfo({"Begin": {}, "Step": {}, "End": {"output_node": True}})
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A graph of nodes that read from earlier ones, params that take some of them out or repeat them, and values."""
+    width = draw(st.integers(1, 2))
+    names = [f"in{index}" for index in range(width)]
+    graph: dict[str, Any] = {"0": {"class_type": "Begin", "inputs": {"label": "0"}}}
+    declared: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for number in range(1, draw(st.integers(1, 6)) + 1):
+        node_id, kind = str(number), draw(st.sampled_from(["plain", "bypassed", "repeated"]))
+        links = {name: [str(draw(st.integers(0, number - 1))), draw(st.integers(0, width - 1))] for name in names}
+        label = f"__param:list{number}.label__" if kind == "repeated" else node_id
+        graph[node_id] = {"class_type": "Step", "inputs": {"label": label, **links}}
+        if kind == "bypassed":
+            effects = {"true": {"bypass": {node_id: names}}}
+            declared[f"off{number}"] = {"type": "bool", "default": False, "effects": effects}
+            values[f"off{number}"] = draw(st.booleans())
+        elif kind == "repeated":
+            items = {"label": {"type": "string"}}
+            repeat = {node_id: names}
+            declared[f"list{number}"] = {"type": "list", "default": [], "repeat": repeat, "items": items}
+            values[f"list{number}"] = [f"{number}-{index}" for index in range(draw(st.integers(0, 3)))]
+    last = [str(len(graph) - 1), draw(st.integers(0, width - 1))]
+    graph["end"] = {"class_type": "End", "inputs": {"label": "end", "in0": last}}
+    return graph, declared, values
+
+
+def computed(graph: dict[str, Any], link: list[Any]) -> Any:
+    """What an output of a graph is made of: its node's label, its number, and the same of what the node reads."""
+    inputs = graph[link[0]]["inputs"]
+    return (inputs["label"], link[1], *(computed(graph, value) for value in inputs.values() if isinstance(value, list)))
+
+
+def meant(graph: dict[str, Any], values: dict[str, Any], link: list[Any]) -> Any:
+    """The same of a template, by the meaning of its params."""
+    node_id, output = link
+    sources = [value for value in graph[node_id]["inputs"].values() if isinstance(value, list)]
+    read = [meant(graph, values, source) for source in sources]
+    if values.get(f"off{node_id}"):
+        return read[output]
+    for label in values.get(f"list{node_id}", [node_id]):
+        read = [(label, index, *read) for index in range(max(len(read), output + 1))]
+    return read[output]
+
+
+@given(chains())
+def test_optional_parts_compose(chain: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]) -> None:
+    graph, declared, values = chain
+    text = json.dumps({"_params": declared} | graph)
+    bound = fill(resolve(parse_template(text, name="property", object_info=CLASSES), values)).graph
+    assert list(dangling_links(bound)) == []
+    assert leading_to(["end"], sources_of(bound)) == bound.keys()
+    assert computed(bound, bound["end"]["inputs"]["in0"]) == meant(graph, values, graph["end"]["inputs"]["in0"])
+
+
+# Brackets
+
+
+@given(st.text(st.characters(exclude_characters="[]", exclude_categories=["Cs"])))
+def test_a_text_without_brackets_is_not_touched(text: str) -> None:
+    assert weighed(text) == text
+
+
+Nested = str | list[Any]
+NESTED: st.SearchStrategy[list[Nested]] = st.recursive(
+    st.lists(st.sampled_from(["a", " b ", "\\(", "\\)", "\\[", "\\]", "\nc"]), min_size=1, max_size=3),
+    lambda inner: st.lists(inner | st.sampled_from(["a", "\\]"]), min_size=1, max_size=3),
+)
+
+
+def typed(nested: Nested) -> str:
+    return nested if isinstance(nested, str) else f"[{''.join(map(typed, nested))}]"
+
+
+def expected(nested: Nested, weight: float) -> str:
+    if isinstance(nested, str):
+        return nested.replace("\\[", "[").replace("\\]", "]")
+    weight = weight / 1.1
+    if len(nested) == 1 and isinstance(nested[0], list):
+        return expected(nested[0], weight)
+    return f"({''.join(expected(part, weight) for part in nested)}:{round(weight, 2):g})"
+
+
+@given(st.lists(NESTED, max_size=4))
+def test_nested_brackets_multiply_and_escapes_are_kept(texts: list[list[Nested]]) -> None:
+    assume(all(str(text).count("[") < 20 for text in texts))
+    assert weighed("x".join(map(typed, texts))) == "x".join(expected(text, 1.0) for text in texts)

@@ -269,6 +269,24 @@ def test_an_unknown_param_lists_the_known_ones() -> None:
     assert problems_of(sampler(), {"quality": 3}) == ["params.quality: is no param of this workflow (there are none)"]
 
 
+def test_long_names_are_told_short() -> None:
+    """A failure that repeats them could be too large to be delivered, and its job would never end."""
+    long = "x" * 1_000_000
+    template = sampler({"sampler": {"choices": ["euler"], "default": "euler"}}, sampler="__param:sampler__")
+    for params in ({long: 1}, {"sampler": long}, {"sampler": f"{long}.safetensors"}):
+        with pytest.raises(MorpheusError) as raised:
+            bind(template, params)
+        assert len(raised.value.message) < 500
+    flat = bind(template, {"sampler": "euler", long: 1}, strict_keys=())
+    assert len(flat.warnings[0]) < 500
+
+
+def test_of_very_many_unknown_keys_the_first_are_told() -> None:
+    flat = bind(sampler(), {f"step{number}": 1 for number in range(500)}, strict_keys=())
+    (warning,) = flat.warnings
+    assert warning.endswith("step18, step19 and 480 more")
+
+
 def test_an_alias() -> None:
     graph = {"1": node("Sampler", cfg="__param:cfg__")}
     template = parse(graph, about={"param_aliases": {"cfg_scale": "cfg"}})
@@ -476,6 +494,59 @@ def test_a_list_given_as_a_link_keeps_its_node() -> None:
     assert list(bind(parse(graph), {"source": ["2", 0]}).graph) == ["2", "3"]
 
 
+# Defaults of the deployment
+
+
+REFINED = {"type": "bool", "default": True, "default_env": "ENABLE_FACE_REFINEMENT"}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "params", "used"),
+    [
+        (None, {}, True),
+        ({}, {}, True),
+        ({"ENABLE_FACE_REFINEMENT": None}, {}, True),
+        ({"ENABLE_FACE_REFINEMENT": False}, {}, False),
+        ({"ENABLE_FACE_REFINEMENT": "false"}, {}, False),
+        ({"ENABLE_FACE_REFINEMENT": False}, {"refine": None}, False),
+        ({"ENABLE_FACE_REFINEMENT": False}, {"refine": True}, True),
+    ],
+)
+def test_a_deployment_sets_a_default(deployment: Any, params: Any, used: bool) -> None:
+    template = sampler({"refine": REFINED}, tiled="__param:refine__")
+    bound = bind(template, params, deployment=deployment)
+    assert (bound.params, bound.warnings) == ({"refine": used}, ())
+    assert bound.graph["2"]["inputs"]["tiled"] is used
+
+
+def test_a_default_of_the_deployment_has_its_effects() -> None:
+    choices = {"true": {}, "false": {"links": {"3.images": ["1", 0]}, "set": {"steps": 7}}}
+    template = sampler({"refine": REFINED | {"choices": choices}}, steps="__param:steps__")
+    assert list(bind(template).graph) == ["1", "2", "3"]
+    bound = bind(template, deployment={"ENABLE_FACE_REFINEMENT": False})
+    assert (list(bound.graph), bound.params) == (["1", "3"], {"refine": False, "steps": 7})
+
+
+def test_what_a_preset_sets_comes_before_the_deployment() -> None:
+    style = {"type": "string", "default": "a", "choices": {"a": {}, "b": {"set": {"refine": True}}}}
+    template = sampler({"style": style, "refine": REFINED}, tiled="__param:refine__")
+    deployment = {"ENABLE_FACE_REFINEMENT": False}
+    assert bind(template, {"style": "b"}, deployment=deployment).params["refine"] is True
+    assert bind(template, {}, deployment=deployment).params["refine"] is False
+
+
+def test_what_a_deployment_says_wrongly_is_ignored_aloud() -> None:
+    template = sampler({"refine": REFINED}, tiled="__param:refine__")
+    bound = bind(template, deployment={"ENABLE_FACE_REFINEMENT": "sometimes"})
+    assert bound.params == {"refine": True}
+    assert bound.warnings == ("ENABLE_FACE_REFINEMENT was ignored: it must be true or false, got 'sometimes'",)
+
+
+def test_a_deployment_sets_nothing_that_the_template_does_not_ask_for() -> None:
+    template = sampler({"refine": {"type": "bool", "default": True}}, tiled="__param:refine__")
+    assert bind(template, deployment={"ENABLE_FACE_REFINEMENT": False, "refine": False}).params == {"refine": True}
+
+
 # Media
 
 
@@ -522,6 +593,15 @@ def test_both_spellings_of_a_path_are_accepted(sent: str) -> None:
     assert [(medium.key, medium.value) for medium in resolved.media] == [("face_pod_path", "/workspace/a.png")]
 
 
+@pytest.mark.parametrize("sent", ["base_image_pod_path", "base_image_local_path"])
+def test_an_alias_that_names_a_path_has_both_spellings(sent: str) -> None:
+    template = loader(about={"param_aliases": {"base_image_pod_path": "face"}})
+    assert [medium.value for medium in resolve(template, {sent: "/workspace/a.png"}).media] == ["/workspace/a.png"]
+    assert problems_of(template, {"base_image_pod_path": "a", "base_image_local_path": "b"}) == [
+        "params.base_image_pod_path: is given a second time, as 'base_image_local_path' (send only 'face')"
+    ]
+
+
 def test_an_output_path_is_placed_too() -> None:
     template = loader("LoadPath", "path", "__param:pid_save_pod_path__")
     resolved = resolve(template, {"pid_save_local_path": "/workspace/job_outputs/7/pid.bin"})
@@ -533,6 +613,31 @@ def test_an_output_path_is_placed_too() -> None:
     bound = fill(resolved, {"pid_save_pod_path": "/v/pid.bin"})
     assert bound.graph["1"]["inputs"]["path"] == "/v/pid.bin"
     assert bound.params == {"pid_save_pod_path": "/workspace/job_outputs/7/pid.bin"}
+
+
+COPY = {"copy_pod_path": {"type": "output_path", "default": None, "of": "3"}}
+
+
+def test_the_file_of_a_node_is_put_somewhere_as_well() -> None:
+    template = sampler(COPY)
+    assert resolve(template, {}).output_paths == ()
+    resolved = resolve(template, {"copy_local_path": "/workspace/a.png"})
+    assert [(path.key, path.value, path.of) for path in resolved.output_paths] == [
+        ("copy_pod_path", "/workspace/a.png", "3")
+    ]
+    with pytest.raises(ValueError, match="not placed: copy_pod_path"):
+        fill(resolved)
+    assert fill(resolved, {"copy_pod_path": "/v/a.png"}).graph == bind(template).graph
+    assert fill(resolved, {"copy_pod_path": "/v/a.png"}).params == {"copy_pod_path": "/workspace/a.png"}
+
+
+def test_the_file_of_a_node_that_is_left_out_is_put_nowhere() -> None:
+    saves = {"type": "bool", "default": True, "effects": {"false": {"bypass": {"4": []}}}}
+    graph = {"1": node("Canvas"), "3": node("Save", images=["1", 0]), "4": node("Save", images=["1", 0])}
+    required = {"type": "output_path", "of": "4"}
+    template = parse(graph, params={"saves": saves, "copy": required})
+    assert problems_of(template, {}) == ["params.copy: is required"]
+    assert resolve(template, {"saves": False, "copy": "/workspace/a.png"}).output_paths == ()
 
 
 def test_media_of_a_part_that_is_left_out_are_not_asked_for() -> None:
@@ -575,3 +680,10 @@ def test_resolving_with_an_object_info_of_its_own() -> None:
     template = parse({"1": node("Sampler", steps="__param:steps__")}, None)
     assert bind(template, {"steps": "7"}).params == {"steps": "7"}
     assert bind(template, {"steps": "7"}, object_info=INFO).params == {"steps": 7}
+
+
+def test_a_file_s_name_can_be_asked_to_end_in_something() -> None:
+    declared = {"vector": {"type": "file", "suffix": ".ipadpt"}}
+    template = parse({"1": node("LoadThing", embeds="__param:vector__")}, params=declared)
+    (slot,) = resolve(template, {"vector": "a.pid"}).media
+    assert slot.suffix == ".ipadpt"

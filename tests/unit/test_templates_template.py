@@ -178,6 +178,13 @@ def test_two_spellings_are_one_param() -> None:
     assert template.aliases == {"a_pod_path": "a_local_path"}
 
 
+def test_the_other_spelling_of_an_alias_gives_way_to_a_param_and_to_an_alias() -> None:
+    inputs = {"text": "__param:a_pod_path__", "note": "__param:b__", "model": "__param:c__"}
+    aliases = {"c_pod_path": "c", "c_local_path": "b"}
+    template = parse({"_about": {"param_aliases": aliases}}, n1=node("Sampler", **inputs))
+    assert template.aliases == {"a_local_path": "a_pod_path", **aliases}
+
+
 def test_about() -> None:
     about = {
         "title": "T",
@@ -186,6 +193,7 @@ def test_about() -> None:
         "param_aliases": {"cfg_scale": "cfg"},
         "timeout_s": 60,
         "packs": ["Pack"],
+        "fails_on": {"no_face": ["nobody there"]},
     }
     template = parse({"_about": about}, n1=node("Sampler", cfg="__param:cfg__"))
     assert template.about.model_dump() == about
@@ -203,17 +211,41 @@ def test_the_graph_is_a_copy_without_our_blocks() -> None:
     ("blocks", "said"),
     [
         ({"_about": {"titel": "x"}}, "_about.titel is not known here (did you mean 'title'?)"),
-        ({"_about": 5}, "_about: Input should be a valid dictionary or instance of About"),
-        ({"_about": {"timeout_s": 0}}, "_about.timeout_s: Input should be greater than 0"),
-        ({"_about": {"aliases": "x"}}, "_about.aliases: Input should be a valid list"),
+        ({"_about": 5}, '_about: must be an object, got 5 (such as {"title": "…"})'),
+        ({"_about": {"timeout_s": 0}}, "_about.timeout_s: must be above 0, got 0"),
+        ({"_about": {"aliases": "x"}}, "_about.aliases: must be a list, got 'x' (such as [\"creation\"])"),
+        ({"_about": {"timeout_s": 1e6}}, "_about.timeout_s: must be at most 86400, got 1000000.0"),
+        ({"_about": {"title": 3}}, '_about.title: must be text, got 3 (write "3")'),
+        (
+            {"_about": {"fails_on": {"no_face": ["abc"]}}},
+            "_about.fails_on.no_face.0: must have 4 characters or more, got 'abc'",
+        ),
         (
             {"_about": {"param_aliases": {"s": "stepz"}}},
             "the alias 's' leads to 'stepz', which is no param (did you mean 'steps'?)",
         ),
         ({"_params": []}, "_params must be an object of params by their key"),
-        ({"_params": {"steps": {"type": "integer"}}}, "_params.steps.type: Input should be 'string', 'int', "),
+        ({"_params": {"steps": {"type": "integer"}}}, "_params.steps.type: must be 'string', 'int', "),
+        ({"_params": {"steps": 7}}, '_params.steps: must be an object, got 7 (such as {"type": "int",'),
+        (
+            {"_params": {"steps": {"choices": {"1:1": [5, 5]}}}},
+            '_params.steps.choices.1:1: must be an object, got a list (such as {"set": {"width": 1024}})',
+        ),
+        (
+            {"_params": {"steps": {"repeat": ["8"]}}},
+            '_params.steps.repeat: must be an object, got a list (such as {"2": ["model", "clip"]})',
+        ),
+        (
+            {"_params": {"steps": {"brackets": "yes"}}},
+            "_params.steps.brackets: must be true or false, got 'yes' (without quotes)",
+        ),
+        (
+            {"_params": {"steps": {"type": "float", "default": 1, "default_env": "ENABLE_FACE_REFINEMENT"}}},
+            "'steps' is of type 'float', but ENABLE_FACE_REFINEMENT is true or false "
+            '("type": "bool", or another param that is)',
+        ),
         ({"_params": {"steps": {"maximum": 5}}}, "_params.steps.maximum is not known here (did you mean 'max'?)"),
-        ({"_params": {"steps": {"min": "5"}}}, "_params.steps.min: Input should be a valid "),
+        ({"_params": {"steps": {"min": "5"}}}, "_params.steps.min: must be a number, got '5' (without quotes)"),
         ({"_params": {"steps": {"min": 5, "max": 4}}}, "the smallest value of 'steps' is larger than the largest"),
         (
             {"_params": {"steps": {"type": "int", "default": "x"}}},
@@ -225,13 +257,16 @@ def test_the_graph_is_a_copy_without_our_blocks() -> None:
         ),
         (
             {"_params": {"steps": {"choices": ["a", "b"], "default": "c"}}},
-            "the default of 'steps' 'c' is not one of the choices (choices: a, b)",
+            "the default of 'steps': 'c' is not one of the choices (choices: a, b)",
         ),
         (
             {"_params": {"steps": {"type": "int", "choices": [1, "x"]}}},
             "a choice of 'steps' must be a whole number, got 'x'",
         ),
-        ({"_params": {"steps": {"choices": 5}}}, "_params.steps.choices: Input should be a valid list"),
+        (
+            {"_params": {"steps": {"choices": 5}}},
+            '_params.steps.choices: must be a list, got 5 (such as ["euler", "ddim"], or an object of presets',
+        ),
         (
             {"_params": {"step": {}}},
             "the param 'step' fills nothing: it has no placeholder in the graph and no presets (did you mean 'steps'?)",
@@ -251,7 +286,7 @@ def test_the_graph_is_a_copy_without_our_blocks() -> None:
         ),
         (
             {"_params": {"mode": {"choices": {"a": {"links": {"9.image": ["1", 0]}}}}}},
-            "'9.image' names no input of a node",
+            "'9.image' is an input of node 9, which is not there",
         ),
         (
             {"_params": {"mode": {"choices": {"a": {"links": {"1.image": ["9", 0]}}}}}},
@@ -264,6 +299,39 @@ def test_the_graph_is_a_copy_without_our_blocks() -> None:
         (
             {"_params": {"mode": {"choices": {"a": {"sets": {}}}}}},
             "_params.mode.choices.a.sets is not known here (did you mean 'set'?)",
+        ),
+        (
+            {"_params": {"steps": {"default_env": "HF_TOKEN"}}},
+            "_params.steps.default_env: must be 'ENABLE_FACE_REFINEMENT', got 'HF_TOKEN'",
+        ),
+        (
+            {"_params": {"steps": {"type": "int", "brackets": True}}},
+            '\'steps\' has brackets, but is no text ("type": "string")',
+        ),
+        (
+            {"_params": {"steps": {"type": "int", "suffix": ".pid"}}},
+            "'steps' has a suffix, but is no file (suffixes are for files)",
+        ),
+        (
+            {"_params": {"steps": {"suffix": "../x"}}},
+            "_params.steps.suffix: must be a dot with letters or digits after it, got '../x'",
+        ),
+        ({"_about": {"fails_on": {"nonsense": ["a face"]}}}, "_about.fails_on"),
+        (
+            {"_params": {"copy": {"type": "string", "of": "1"}}},
+            '\'copy\' is for the file of node 1, but is no output path ("type": "output_path")',
+        ),
+        (
+            {"_params": {"steps": {"type": "output_path", "of": "1"}}},
+            "'steps' has a placeholder, so its node writes the file itself (leave out 'of', or the placeholder)",
+        ),
+        (
+            {"_params": {"copy": {"type": "output_path", "of": "11"}}},
+            "'copy' is for the file of node 11, which is not there (did you mean '1'?)",
+        ),
+        (
+            {"_about": {"param_aliases": {"a_local_path": "steps"}}, "_params": {"a_pod_path": {"choices": {"x": {}}}}},
+            "the alias 'a_local_path' is the other spelling of the param 'a_pod_path'",
         ),
         ({"_param": {}}, "node _param has no class_type (did you mean '_params'?)"),
     ],
@@ -320,6 +388,51 @@ def test_problems_are_found_together_and_say_where() -> None:
     ]
 
 
+def test_a_file_is_wanted_of_a_node_that_makes_none() -> None:
+    said = {"copy": {"type": "output_path", "default": None, "of": "1"}}
+    template = parse({"_params": said}, n1=node("Sampler"), n2=node("Save", images=["1", 0]))
+    assert [problem.what for problem in template.seen_by(INFO).problems] == [
+        "'copy' is for the file of node 1 (Sampler), which makes none"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("integer", "int"), ("number", "float"), ("text", "string"), ("boolean", "bool")]
+)
+def test_types_of_other_names(said: str, meant: str) -> None:
+    with pytest.raises(TemplateError, match=f"did you mean '{meant}'"):
+        parse({"_params": {"steps": {"type": said}}}, n1=node("Sampler", steps="__param:steps__"))
+
+
+def test_each_thing_is_told_once() -> None:
+    """A limit may be of two types, and pydantic tells of both."""
+    with pytest.raises(TemplateError) as raised:
+        parse({"_params": {"steps": {"min": "5"}}}, n1=node("Sampler", steps="__param:steps__"))
+    assert len(raised.value.problems) == 1
+
+
+@pytest.mark.parametrize("link", [[1, 0], ["1", "0"], [1, "0"]])
+def test_a_link_of_the_wrong_json_types(link: list[Any]) -> None:
+    with pytest.raises(TemplateError) as raised:
+        parse({}, n1=node("Sampler"), n2=node("Save", images=link))
+    (problem,) = raised.value.problems
+    assert problem.what == "node 2 input images is a link of the wrong JSON types"
+    assert problem.hint == 'write ["1", 0]: the node id is a text, the output a number'
+
+
+@pytest.mark.parametrize("value", [["1", 0], [512, 512], ["a", "b"], [True, 1], ["1", 0.0], [1, 2, 3], ["1", -1]])
+def test_other_lists_are_no_mistyped_links(value: list[Any]) -> None:
+    assert parse({}, n1=node("Sampler"), n2=node("Save", images=value)).problems == ()
+
+
+def test_being_completed_once_for_each_object_info() -> None:
+    """After a model was added an endpoint has another object info, and every job asks by that one."""
+    template = parse({}, INFO, n1=node("Sampler", steps="__param:steps__"))
+    other = ObjectInfo(INFO.raw)
+    assert template.seen_by(other) is template.seen_by(other)
+    assert template.seen_by(other).object_info is other
+
+
 def test_being_seen_by_another_object_info() -> None:
     bare = parse({}, n1=node("Sampler", steps="__param:steps__"))
     assert bare.params["steps"].type == "any"
@@ -336,11 +449,13 @@ def test_a_template_that_this_comfyui_cannot_run() -> None:
     )
     problems = check_template(template, INFO)
     assert [problem.what for problem in problems] == [
+        "node 3: this ComfyUI has no node class 'Svae'",
         "node 2 (Save) lacks its required input images",
-        "node 3 this ComfyUI has no node class 'Svae'",
         "the default of 'steps' is 500, above the largest value, 50",
     ]
     assert problems[2].at == "line 1, column 35"
+    text = json.dumps(blocks | dict(template.document.graph))
+    assert problems[0].at == f"line 1, column {text.index('Svae')}"
 
 
 def test_models_are_no_matter_of_a_template() -> None:
@@ -357,6 +472,48 @@ def test_where_an_input_comes_from() -> None:
     assert template.where("1", "note") is None
     assert template.where("1", "cfg") is None
     assert template.where("2", "steps") is None
+
+
+def test_rows_tell_of_what_values_do() -> None:
+    picture = {
+        "type": "image",
+        "default": None,
+        "effects": {"*": {"links": {"9.images": ["2", 0]}, "description": "brings a face in"}, "null": {}},
+    }
+    blocks = {
+        "_params": {
+            "cfg": {"default": 3, "description": "how closely", "effects": {"0": {"bypass": {"3": ["image"]}}}},
+            "size": {"default": "s", "choices": {"s": {"description": "small"}, "l": {"set": {"cfg": 1}}}},
+            "face": picture,
+            "styles": {
+                "type": "list",
+                "default": [],
+                "repeat": {"4": ["image"]},
+                "items": {"text": {"type": "string"}, "steps": {"default": 5}},
+            },
+            "copy": {"type": "output_path", "default": None, "of": "9"},
+            "tiled": {"default": True, "default_env": "ENABLE_FACE_REFINEMENT"},
+        }
+    }
+    nodes = {
+        "n1": node("Sampler", image=["2", 0], tiled="__param:tiled__"),
+        "n2": node("LoadImage", image="__param:face__"),
+        "n3": node("Sampler", image=["1", 0], cfg="__param:cfg__"),
+        "n4": node("Sampler", image=["3", 0], text="__param:styles.text__", steps="__param:styles.steps__"),
+        "n9": node("Save", images=["4", 0]),
+    }
+    rows = {row.key: row for row in describe(parse(blocks, None, **nodes), INFO)}
+    assert {key: row.description for key, row in rows.items()} == {
+        "cfg": "how closely",
+        "size": "s: small",
+        "face": "any other: brings a face in",
+        "styles": "an item has text (string, required), steps (int, 5, 1 to 100)",
+        "copy": "the file of node 9 is put there as well",
+        "tiled": "ENABLE_FACE_REFINEMENT sets the default",
+    }
+    assert (rows["styles"].default, rows["styles"].allowed) == ("[]", "0 to 16 items")
+    deployed = describe(parse(blocks, None, **nodes), INFO, {"ENABLE_FACE_REFINEMENT": False})
+    assert (rows["tiled"].default, deployed[-1].default) == ("true", "false")
 
 
 def test_rows_for_a_person() -> None:
