@@ -17,10 +17,15 @@ HOW_TO_EXPORT: Final = (
     "in ComfyUI choose Workflow > Export (API); in an older one switch on the dev mode options in its settings, "
     "then Save (API Format)"
 )
-WRONG_OUTPUT: Final = "is linked to output"
-"""How a link to an output that its source does not have is told."""
 MAX_FINDINGS: Final = 20
 """A file that is no graph at all has as many problems as entries; more than this many help nobody."""
+
+STANDS_FOR_OTHERS: Final = "COMFY_"
+"""How newer ComfyUIs begin the types that stand for others (COMFY_MATCHTYPE_V3 for any that the node's other inputs
+match, say): what they take and bring, their object info does not say."""
+
+LONGEST_NAMED: Final = 200
+"""Characters of a name (a file's, a class's, a node's) that a sentence repeats."""
 
 Sources = Mapping[str, Mapping[str, str]]
 """Node id → input name → id of the node that this input reads from."""
@@ -35,7 +40,13 @@ class Finding:
     hint: str | None = None
 
     def as_problem(self) -> Problem:
-        return Problem("workflow" if self.node_id is None else f"node {self.node_id}", self.what, self.hint)
+        return Problem("workflow" if self.node_id is None else f"node {named(self.node_id)}", self.what, self.hint)
+
+
+def named(name: object) -> str:
+    """A name in a sentence, shortened."""
+    text = str(name)
+    return text if len(text) <= LONGEST_NAMED else f"{text[:LONGEST_NAMED]}…"
 
 
 def check_graph_shape(graph: object) -> list[Problem]:
@@ -75,8 +86,10 @@ def is_link(value: object) -> bool:
 
 def types_meet(received: Any, expected: Any) -> bool:
     """Whether ComfyUI takes an output of the one type for an input of the other. A type is text that may name several
-    with commas between, and `*` any; a choice's type is the list itself."""
+    with commas between, and `*` any; a choice's type is the list itself. One that stands for others meets any."""
     if received == expected or "*" in (received, expected):
+        return True
+    if any(isinstance(kind, str) and kind.startswith(STANDS_FOR_OTHERS) for kind in (received, expected)):
         return True
     if not isinstance(received, str) or not isinstance(expected, str):
         return False
@@ -104,6 +117,22 @@ def leading_to(outputs: Iterable[str], sources: Sources) -> set[str]:
     return needed
 
 
+def reading_from(nodes: Iterable[str], sources: Sources) -> set[str]:
+    """The nodes and every one that reads from one of them, directly or through others."""
+    readers: dict[str, list[str]] = {}
+    for node_id, by_input in sources.items():
+        for source in by_input.values():
+            readers.setdefault(source, []).append(node_id)
+    found: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        node_id = waiting.pop()
+        if node_id not in found:
+            found.add(node_id)
+            waiting.extend(readers.get(node_id, ()))
+    return found
+
+
 def dangling_links(graph: Mapping[str, Any]) -> Iterator[Finding]:
     """Links to nodes that are not there. ComfyUI's own answer to one is the bare id, as an exception's text."""
     for node_id, sources in sources_of(graph).items():
@@ -112,26 +141,30 @@ def dangling_links(graph: Mapping[str, Any]) -> Iterator[Finding]:
                 yield Finding(node_id, f"input {name} is linked to node {source}, which is not there")
 
 
-def cycles(graph: Mapping[str, Any]) -> Iterator[Finding]:
-    """Nodes that feed themselves, each circle once. ComfyUI refuses such a graph without a word of why."""
-    sources = sources_of(graph)
+def circles(sources: Sources) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Nodes that feed themselves, as links (node id, input name), each of which reads from the node of the next, and
+    the last from that of the first. Circles that share links may be told as one."""
     done: set[str] = set()
-    for start in graph:
-        path: list[str] = []
-        waiting = [iter([start])]
+    for start in sources:
+        path: list[tuple[str, str]] = []
+        places: dict[str, int] = {}
+        waiting = [iter([("", start)])]
         while waiting:
-            node_id = next(waiting[-1], None)
-            if node_id is None:
+            name, node_id = next(waiting[-1], (None, ""))
+            if name is None:
                 waiting.pop()
                 if path:
-                    done.add(path.pop())
-            elif node_id in path:
-                circle = [*path[path.index(node_id) :], node_id]
-                shown = circle if len(circle) <= MAX_FINDINGS else [*circle[:5], "…", *circle[-5:]]
-                yield Finding(node_id, f"is linked in a circle: {' ← '.join(shown)}")
+                    done.add(path[-1][0])
+                    del places[path.pop()[0]]
+                continue
+            if path:
+                path[-1] = (path[-1][0], name)
+            if node_id in places:
+                yield tuple(path[places[node_id] :])
             elif node_id not in done:
-                path.append(node_id)
-                waiting.append(iter(sources.get(node_id, {}).values()))
+                places[node_id] = len(path)
+                path.append((node_id, ""))
+                waiting.append(iter(sources.get(node_id, {}).items()))
 
 
 def wiring_findings(graph: Mapping[str, Any], object_info: ObjectInfo, nodes: Collection[str]) -> Iterator[Finding]:
@@ -172,20 +205,22 @@ def _input_findings(
     node_id: str, known: NodeInfo, graph: Mapping[str, Any], object_info: ObjectInfo
 ) -> Iterator[Finding]:
     inputs = graph[node_id]["inputs"]
-    absent = [wanted.name for wanted in known.inputs.values() if wanted.required and wanted.name not in inputs]
+    needed = [one.name for one in known.inputs.values() if one.required and not one.type.startswith(STANDS_FOR_OTHERS)]
+    absent = [name for name in needed if name not in inputs]
     for name in absent:
         yield Finding(node_id, f"({known.class_type}) lacks its required input {name}")
     for name, value in inputs.items():
         source = object_info.get(graph[value[0]]["class_type"]) if is_link(value) and value[0] in graph else None
         if source is None or name not in known.inputs:
             continue
-        if (said := _wrong_link(value[1], source, known.inputs[name].type)) is not None:
+        wanted = "*" if known.validates_types else known.inputs[name].takes or known.inputs[name].type
+        if (said := _wrong_link(value[1], source, wanted)) is not None:
             yield Finding(node_id, f"({known.class_type}) input {name} {said}")
 
 
 def _wrong_link(index: int, source: NodeInfo, wanted: str) -> str | None:
     if not 0 <= index < len(source.outputs):
-        return f"{WRONG_OUTPUT} {index} of {source.class_type}, which has {len(source.outputs)}"
+        return f"is linked to output {index} of {source.class_type}, which has {len(source.outputs)}"
     brings = source.outputs[index]
     if types_meet(brings, wanted):
         return None

@@ -165,26 +165,29 @@ def test_a_value_of_the_graph_is_named_by_its_node() -> None:
         ),
         (
             {
-                "type": "exception_during_validation",
-                "message": "Exception when validating node",
-                "details": "boom",
-                "extra_info": {"input_name": "steps", "exception_type": "ValueError", "traceback": []},
-            },
-            "Exception when validating node: boom",
-        ),
-        (
-            {
                 "type": "bad_linked_input",
                 "message": "Bad linked input, must be a length-2 list of [node_id, slot_index]",
                 "details": "steps",
                 "extra_info": {"input_name": "steps", "input_config": STEPS, "received_value": ["7"]},
             },
-            "Bad linked input, must be a length-2 list of [node_id, slot_index]: steps",
+            "is a list, which ComfyUI takes for a link, and a link is [node id, number of its output] "
+            '(a list that is a value is written {"__value__": [...]})',
         ),
     ],
 )
 def test_each_kind_of_error_is_a_sentence(error: dict[str, Any], what: str) -> None:
     assert the_problem(refused({"3": node_error("KSampler", error)})) == f"node 3 (KSampler) input steps: {what}"
+
+
+def test_an_exception_is_told_of_the_node_and_not_of_the_input_by_which_comfyui_came_to_it() -> None:
+    error = {
+        "type": "exception_during_inner_validation",
+        "message": "Exception when validating inner node",
+        "details": "boom",
+        "extra_info": {"input_name": "positive", "exception_type": "ValueError", "traceback": []},
+    }
+    said = the_problem(refused({"3": node_error("KSampler", error)}))
+    assert said == "node 3 (KSampler): Exception when validating inner node: boom"
 
 
 def test_a_picture_that_comfyui_does_not_find() -> None:
@@ -229,16 +232,23 @@ def test_a_missing_model_is_the_operators_fault_even_where_a_param_named_it() ->
 def test_a_long_list_of_models_is_shortened() -> None:
     error = not_in_list("ckpt_name", "quite/different.ckpt", None)
     said = the_problem(refused({"4": node_error("CheckpointLoaderSimple", error)}))
-    assert said.endswith(f"(there are: {', '.join(MODELS[:8])} and 22 more)")
+    assert said.endswith(f"there are: {', '.join(MODELS[:8])} and 22 more)")
+    assert "(put it into checkpoints/ of the volume's model cache; there are" in said
 
 
 def test_an_empty_folder_of_models_says_so() -> None:
     error = not_in_list("model_name", "x4.pth", [])
     said = the_problem(refused({"5": node_error("UpscaleModelLoader", error)}))
-    assert (
-        said
-        == "node 5 (UpscaleModelLoader) input model_name: there is no model 'x4.pth' (there is none in that folder)"
+    assert said == (
+        "node 5 (UpscaleModelLoader) input model_name: there is no model 'x4.pth' "
+        "(put it into upscale_models/ of the volume's model cache; there is none in that folder)"
     )
+
+
+def test_a_model_of_another_family_was_not_meant() -> None:
+    error = not_in_list("vae_name", "ae.safetensors", ["sdxl_vae_fp16_fix.safetensors", "pixel_space"])
+    said = the_problem(refused({"5": node_error("VAELoader", error)}))
+    assert said.endswith("there are: sdxl_vae_fp16_fix.safetensors)")
 
 
 def test_all_problems_of_all_nodes_are_named_at_once() -> None:
@@ -250,9 +260,14 @@ def test_all_problems_of_all_nodes_are_named_at_once() -> None:
         params={("3", "steps"): "params.steps"},
     )
     assert [problem.at for problem in failure.problems] == [
-        "params.steps",
-        "node 3 (KSampler) input sampler_name",
         "node 4 (CheckpointLoaderSimple) input ckpt_name",
+        "node 3 (KSampler) input sampler_name",
+        "params.steps",
+    ]
+    assert failure.details["faults"] == [
+        {"node_id": "4", "class_type": "CheckpointLoaderSimple", "input": "ckpt_name", "kind": "value_not_in_list"},
+        {"node_id": "3", "class_type": "KSampler", "input": "sampler_name", "kind": "value_not_in_list"},
+        {"node_id": "3", "class_type": "KSampler", "input": "steps", "kind": "value_smaller_than_min"},
     ]
 
 
@@ -277,7 +292,6 @@ def test_a_broken_workflow_comes_before_a_wrong_param() -> None:
 
 def test_missing_nodes_are_all_named_with_the_nearest() -> None:
     graph = {
-        **GRAPH,
         "20": {"class_type": "KSamplerr", "inputs": {}},
         "21": {"class_type": "SomethingElseEntirely", "inputs": {}},
     }
@@ -306,17 +320,25 @@ def test_a_node_without_a_class_is_an_invalid_workflow(node: dict[str, Any]) -> 
         "extra_info": {},
     }
     failure = refused({}, graph={**GRAPH, "20": node}, error=error)
-    assert failure.code in (Code.INVALID_WORKFLOW, Code.MISSING_NODE)
-    assert "20" in failure.message
+    assert failure.code == Code.INVALID_WORKFLOW
+    assert "node 20" in failure.message
+
+
+def test_a_graph_without_outputs() -> None:
+    error = {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {}}
+    failure = refused({}, error=error)
+    assert failure.code == Code.INVALID_WORKFLOW
+    assert the_problem(failure) == (
+        "workflow: has no outputs: none of its nodes saves or shows anything (add an output node, such as SaveImage)"
+    )
+    assert failure.details["faults"] == [
+        {"node_id": None, "class_type": None, "input": None, "kind": "prompt_no_outputs"}
+    ]
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (
-            {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {}},
-            "Prompt has no outputs",
-        ),
         ({"type": "x", "message": "This", "details": "that"}, "This: that"),
         ({}, "it does not say why"),
     ],

@@ -7,12 +7,14 @@ import pytest
 from morpheus_worker.comfy.graphs import (
     MAX_FINDINGS,
     check_graph_shape,
+    circles,
     dangling_links,
     leading_to,
+    reading_from,
     sources_of,
     wiring_findings,
 )
-from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.objectinfo import ObjectInfo, OwnChecks
 
 INFO = ObjectInfo(
     {
@@ -78,6 +80,17 @@ def test_a_file_that_is_no_graph_does_not_flood() -> None:
     assert problems[-1].what == f"and {500 - MAX_FINDINGS} more problems like these"
 
 
+def test_a_long_id_is_not_told_whole() -> None:
+    (problem,) = check_graph_shape({"a" * 1000: 7})
+    assert problem.at == f"node {'a' * 200}…"
+
+
+def test_what_reads_from_a_node() -> None:
+    sources = {"2": {"a": "1"}, "3": {"a": "2"}, "4": {"a": "9"}, "5": {"a": "6"}, "6": {"a": "5"}}
+    assert reading_from(["1"], sources) == {"1", "2", "3"}
+    assert reading_from(["5"], sources) == {"5", "6"}
+
+
 def test_who_reads_from_whom() -> None:
     assert sources_of(chain()) == {"2": {"image": "1"}, "3": {"images": "2"}, "4": {"image": "2"}}
 
@@ -120,5 +133,28 @@ def test_wiring_accepts_any_and_one_of_several_types() -> None:
     assert list(wiring_findings(graph, INFO, graph.keys())) == []
 
 
+def test_wiring_lets_pass_what_a_type_that_stands_for_others_may_be() -> None:
+    switch = {"input": {"required": {"on": ["COMFY_MATCHTYPE_V3", {}], "more": ["COMFY_AUTOGROW_V3", {}]}}}
+    info = ObjectInfo({**INFO.raw, "Switch": {**switch, "output": ["COMFY_MATCHTYPE_V3"]}})
+    graph = {"1": node("Make", size=1), "2": node("Switch", on=["1", 0]), "3": node("Save", images=["2", 0])}
+    assert list(wiring_findings(graph, info, graph.keys())) == []
+
+
 def test_wiring_judges_only_the_nodes_it_is_asked_about() -> None:
     assert list(wiring_findings({"1": node("Gone")}, INFO, ())) == []
+
+
+def test_a_circle_is_the_links_that_it_is_made_of() -> None:
+    sources = {"1": {"a": "2"}, "2": {"b": "3", "x": "9"}, "3": {"c": "2"}, "4": {"d": "4"}, "5": {"e": "1"}}
+    assert list(circles(sources)) == [(("2", "b"), ("3", "c")), (("4", "d"),)]
+
+
+def test_two_ways_to_one_node_are_no_circle() -> None:
+    assert list(circles({"1": {"a": "2", "b": "3"}, "2": {"c": "4"}, "3": {"d": "4"}})) == []
+
+
+def test_a_class_that_judges_the_types_of_its_links_takes_any() -> None:
+    known = ObjectInfo(INFO.raw, lambda _: OwnChecks(types=True))
+    graph = {"1": node("Make", size=1), "2": node("Save", images=["1", 1])}
+    assert [finding.node_id for finding in wiring_findings(graph, INFO, graph.keys())] == ["2"]
+    assert list(wiring_findings(graph, known, graph.keys())) == []
