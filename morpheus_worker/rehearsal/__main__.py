@@ -13,6 +13,7 @@ from typing import Final
 from morpheus_worker import logs
 from morpheus_worker.rehearsal.engine import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_STEP_S, serve
 from morpheus_worker.rehearsal.faults import FaultError, Faults
+from morpheus_worker.rehearsal.offer import ALL, PacksError, parse_packs
 
 EVERYWHERE: Final = "0.0.0.0,::"
 """What ComfyUI listens on when `--listen` comes without an address."""
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--disable-metadata", action="store_true")
     parser.add_argument("--step-s", type=float, default=DEFAULT_STEP_S, help="seconds that a sampler's step takes")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=VALUE", help="may be given several times")
+    parser.add_argument("--packs", default=ALL, metavar="none|all|ID,...", help="node packs that it has (default: all)")
     return parser
 
 
@@ -37,8 +39,8 @@ def main(arguments: Sequence[str] | None = None, *, base_directory: Path | None 
     parser = _parser()
     asked, _ = parser.parse_known_args(arguments)
     try:
-        faults = Faults.parse(asked.fault)
-    except FaultError as failure:
+        faults, packs = Faults.parse(asked.fault), parse_packs(asked.packs)
+    except (FaultError, PacksError) as failure:
         parser.error(str(failure))
     logs.configure("auto", "INFO")
     serve(
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None, *, base_directory: Path | None 
         output_directory=asked.output_directory,
         # As ComfyUI does, in a folder of its own within the one given.
         temp_directory=asked.temp_directory / "temp" if asked.temp_directory else None,
+        packs=packs,
         faults=faults,
         step_s=asked.step_s,
         metadata=not asked.disable_metadata,

@@ -22,6 +22,8 @@ _HASHED: Final[Mapping[str, str]] = {
     "LoadImageOutput": "image",
     "LoadAudio": "audio",
     "LoadLatent": "latent",
+    "VHS_LoadVideo": "video",
+    "VHS_LoadVideoFFmpeg": "video",
 }
 """Loaders that run again when the content of the file has changed, with the input that names it."""
 

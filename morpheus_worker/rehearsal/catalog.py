@@ -13,6 +13,13 @@ from morpheus_worker.comfy.recorded import INPUT_FOLDER, folder_of
 from morpheus_worker.rehearsal.folders import Folders
 
 MESH_SUFFIXES: Final = frozenset({".gltf", ".glb", ".obj", ".fbx", ".stl"})
+EMBEDS_SUFFIX: Final = ".ipadpt"
+_SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
+    "latent": frozenset({"latent"}),
+    "video": frozenset({"webm", "mp4", "mkv", "gif", "mov"}),
+}
+"""What a loader without an upload flag lists, by its input: ComfyUI's own latents, ComfyUI-VideoHelperSuite clips."""
+
 _UPLOADS: Final[Mapping[str, tuple[str, ...]]] = {
     "image_upload": ("image",),
     "audio_upload": ("audio", "video"),
@@ -25,6 +32,7 @@ class Catalog:
 
     def __init__(self, recorded: ObjectInfo, extra_nodes: Mapping[str, Any], folders: Folders) -> None:
         self._raw = {**recorded.raw, **extra_nodes}
+        self._own_checks = recorded.own_checks
         self._folders = folders
 
     def __contains__(self, class_type: object) -> bool:
@@ -45,7 +53,7 @@ class Catalog:
     def for_classes(self, class_types: Iterable[Any]) -> ObjectInfo:
         """All classes; those named with the files of the moment, the others as they were recorded."""
         named = {name for name in class_types if isinstance(name, str) and name in self._raw}
-        return ObjectInfo({**self._raw, **{name: self.describe(name) for name in named}})
+        return ObjectInfo({**self._raw, **{name: self.describe(name) for name in named}}, self._own_checks)
 
     def missing_model(self, class_type: str, inputs: Mapping[str, Any]) -> tuple[str, str] | None:
         """The first (folder, name) that a loader asks for and that is not there. ComfyUI's newer loaders find out
@@ -80,15 +88,19 @@ class Catalog:
         if name == "model_file":
             meshes = sorted((root / "3d").rglob("*"))
             return [mesh.relative_to(root).as_posix() for mesh in meshes if mesh.suffix.lower() in MESH_SUFFIXES]
+        if name == "directory":
+            return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name != "clipspace")
         if name == "folder":
             return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_dir())
+        if name == "embeds":
+            return sorted(path.relative_to(root).as_posix() for path in root.rglob(f"*{EMBEDS_SUFFIX}"))
         return sorted(entry.name for entry in os.scandir(root) if entry.is_file() and _fits(name, config)(entry.name))
 
 
 def _fits(name: str, config: Any) -> Callable[[str], bool]:
     """Whether a file is what the input loads, by its suffix."""
-    if name == "latent":
-        return lambda file: file.endswith(".latent")
+    if name in _SUFFIXES:
+        return lambda file: file.rpartition(".")[2].lower() in _SUFFIXES[name]
     options = config[1] if len(config) > 1 else {}
     kinds = next((kinds for flag, kinds in _UPLOADS.items() if options.get(flag)), ())
     return lambda file: _kind(file) in kinds

@@ -9,19 +9,20 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiohttp import web
 
-from morpheus_worker.comfy.recorded import load_recorded
+from morpheus_worker.comfy.recorded import recorded_packs
 from morpheus_worker.rehearsal.catalog import Catalog
 from morpheus_worker.rehearsal.execute import Executor
 from morpheus_worker.rehearsal.faults import Box, Faults
 from morpheus_worker.rehearsal.folders import Folders
 from morpheus_worker.rehearsal.hub import Hub
+from morpheus_worker.rehearsal.offer import known_packs, offered
 from morpheus_worker.rehearsal.queue import PromptQueue
 from morpheus_worker.rehearsal.routes import Routes
 
@@ -42,9 +43,13 @@ class RehearsalEngine:
 
     `base_directory` holds `input/`, `output/`, `temp/`, `models/` and `custom_nodes/`; without one, a temporary folder
     that goes with the engine. `port` 0 takes a free one, `host` may be several addresses with commas between.
-    `model_names` are files that count as present without being there, by model folder. `extra_nodes` are classes of
-    node packs in the form of `GET /object_info`. `step_s` is what a sampler's step takes, in seconds. Without
-    `metadata`, saved files do not carry the graph. The temp folder is emptied at the start, as ComfyUI does.
+    `model_names` are files that count as present without being there, by model folder. `packs` are the ids of the node
+    packs whose classes it has, by default of all that are known; `extra_nodes` are classes of further packs, in the
+    form of `GET /object_info`. `step_s` is what a sampler's step takes, in seconds. Without `metadata`, saved files do
+    not carry the graph. The temp folder is emptied at the start, as ComfyUI does.
+
+    Raises:
+        PacksError: when a pack is not known.
     """
 
     def __init__(
@@ -57,11 +62,13 @@ class RehearsalEngine:
         output_directory: Path | None = None,
         temp_directory: Path | None = None,
         model_names: Mapping[str, Sequence[str]] | None = None,
+        packs: Collection[str] | None = None,
         extra_nodes: Mapping[str, Any] | None = None,
         faults: Faults | None = None,
         step_s: float = DEFAULT_STEP_S,
         metadata: bool = True,
     ) -> None:
+        self._packs = known_packs(recorded_packs() if packs is None else packs)
         self._own_directory = None if base_directory else tempfile.TemporaryDirectory(prefix="rehearsal-")
         base = Path(base_directory or (self._own_directory.name if self._own_directory else "")).absolute()
         self.folders = Folders(
@@ -118,10 +125,10 @@ class RehearsalEngine:
         self.folders.create()
         hub = Hub(lambda: queue.remaining)
         queue = PromptQueue(hub.announce_remaining)
-        catalog = Catalog(load_recorded(), self._extra_nodes, self.folders)
+        catalog = Catalog(offered(self._packs), self._extra_nodes, self.folders)
         executor = Executor(queue, hub, catalog, self.folders, self._box, step_s=self._step_s, metadata=self._metadata)
         self._executor = executor
-        app = Routes(queue, hub, executor, catalog, self.folders).application()
+        app = Routes(queue, hub, executor, catalog, self.folders, self._packs).application()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)

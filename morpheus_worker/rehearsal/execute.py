@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import os
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from morpheus_worker.comfy.graphs import is_link
 from morpheus_worker.comfy.objectinfo import NodeInfo, ObjectInfo
@@ -22,11 +24,15 @@ from morpheus_worker.rehearsal.facts import facts_of
 from morpheus_worker.rehearsal.faults import CRASH_EXIT_CODE, GARBAGE, Box
 from morpheus_worker.rehearsal.folders import Folders
 from morpheus_worker.rehearsal.hub import Hub
+from morpheus_worker.rehearsal.lazy import is_lazy, missing_lazy_inputs
 from morpheus_worker.rehearsal.queue import Ended, Prompt, PromptQueue
 from morpheus_worker.rehearsal.schedule import DeadlyGraphError, Schedule
 from morpheus_worker.rehearsal.telling import DependencyCycleError, Failure, InterruptedPromptError, Teller
 
 log = logging.getLogger(__name__)
+
+LOG_ENTRIES: Final = 300
+"""How much of its log ComfyUI keeps (0.3.64, app/logger.py)."""
 
 
 @dataclass(slots=True)
@@ -68,8 +74,13 @@ class Executor:
         self._cache = Cache()
         self._forget = False
         self._stop = asyncio.Event()
+        self.written: deque[dict[str, str]] = deque(maxlen=LOG_ENTRIES)
         # As the last node left it: a prompt that fails before its first node inherits it, as in ComfyUI.
         self._success = True
+
+    def _write(self, line: str) -> None:
+        log.info("%s", line)
+        self.written.append({"t": datetime.datetime.now().isoformat(), "m": f"{line}\n"})
 
     def interrupt(self) -> None:
         self._stop.set()
@@ -125,6 +136,7 @@ class Executor:
             run.prompt.graph,
             is_output=lambda node_id: run.class_of(node_id).is_output,
             is_cached=lambda node_id: self._is_cached(run, node_id),
+            is_lazy=lambda node_id, name: is_lazy(run.class_of(node_id), name),
         )
         for output in run.prompt.outputs:
             schedule.add(output)
@@ -132,24 +144,30 @@ class Executor:
             node_id = schedule.next()
             if node_id is None:
                 return Failure(schedule.blamed(), DependencyCycleError("Dependency cycle detected"))
-            failure = await self._run_node(run, node_id)
-            self._success = failure is None
-            if failure is not None:
-                return failure
-            schedule.done(node_id)
+            ended = await self._run_node(run, node_id)
+            self._success = not isinstance(ended, Failure)
+            if isinstance(ended, Failure):
+                return ended
+            for name in ended:
+                schedule.need(node_id, name)
+            if not ended:
+                schedule.done(node_id)
         return None
 
-    async def _run_node(self, run: _Run, node_id: str) -> Failure | None:
+    async def _run_node(self, run: _Run, node_id: str) -> Failure | tuple[str, ...]:
+        """What went wrong, or the lazy inputs that the node asks for before it runs; nothing when it is done."""
         if self._is_cached(run, node_id):
             report = self._cache.report(node_id)
             run.tell.executed(node_id, report.output if report else None)
             run.tell.board.finish(node_id)
-            return None
+            return ()
         run.tell.board.start(node_id)
         run.tell.executing(node_id)
         inputs: dict[str, Any] = {}
         try:
             inputs |= self._inputs(run, node_id)
+            if asked := missing_lazy_inputs(run.class_of(node_id), inputs, self._absent(run, node_id)):
+                return asked
             await self._carry_out(run, node_id, inputs)
         except InterruptedPromptError as failure:
             return Failure(node_id, failure)
@@ -158,7 +176,7 @@ class Executor:
             return Failure(node_id, failure, inputs)
         run.tell.board.finish(node_id)
         run.executed.append(node_id)
-        return None
+        return ()
 
     async def _carry_out(self, run: _Run, node_id: str, inputs: Mapping[str, Any]) -> None:
         from morpheus_worker.rehearsal import nodes  # Pillow: not before the first node needs it
@@ -170,12 +188,24 @@ class Executor:
         self._refuse(run, node, inputs)
         prompt = run.prompt
         facts = facts_of(prompt.graph, node_id, run.object_info)
-        call = Call(node_id, node, inputs, prompt.graph, facts, self._folders, prompt.extra_data, self._metadata)
+        call = Call(
+            node_id,
+            node,
+            inputs,
+            prompt.graph,
+            facts,
+            self._folders,
+            prompt.extra_data,
+            self._metadata,
+            faceless=self.box.faults.strikes(self.box.faults.no_face, node_id, node.class_type),
+        )
         steps = nodes.steps_of(call)
         for step in range(1, steps + 1):
             await self._pause(self._step_s)
             run.tell.board.step(node_id, step, steps)
         outcome = await asyncio.to_thread(nodes.run, call)
+        for line in outcome.said:
+            self._write(line)
         self._cache.keep(node_id, outcome.outputs, outcome.report)
         if outcome.report:
             run.tell.executed(node_id, outcome.report)
@@ -212,10 +242,17 @@ class Executor:
         given: dict[str, Any] = {}
         for name, value in run.prompt.graph[node_id]["inputs"].items():
             if is_link(value):
-                given[name] = (self._cache.outputs(value[0]) or ())[int(value[1])]
+                outputs = self._cache.outputs(value[0])
+                # A lazy input that was not asked for has no value.
+                given[name] = None if outputs is None else outputs[int(value[1])]
             elif name in declared:
                 given[name] = value
         return given
+
+    def _absent(self, run: _Run, node_id: str) -> set[str]:
+        """The inputs whose links lead to nodes that have not run."""
+        given = run.prompt.graph[node_id]["inputs"].items()
+        return {name for name, value in given if is_link(value) and self._cache.outputs(value[0]) is None}
 
     def _refuse(self, run: _Run, node: NodeInfo, inputs: Mapping[str, Any]) -> None:
         """Raises what the class's own code would: it was given an input that it does not take (ComfyUI passes links on,

@@ -51,6 +51,7 @@ class Faults:
     slow_node: float = field(default=0.0, metadata={"help": "seconds that every node takes longer"})
     out_of_memory: str | None = field(default=None, metadata={"help": "node that runs out of GPU memory"})
     node_error: str | None = field(default=None, metadata={"help": "node that raises"})
+    no_face: str | None = field(default=None, metadata={"help": "node that finds no face in its picture"})
     crash: str | None = field(default=None, metadata={"help": "node at which the whole process exits"})
     stall: str | None = field(default=None, metadata={"help": "node that never returns and cannot be interrupted"})
     drop_socket: int = field(default=0, metadata={"help": "times that all WebSockets are cut, a node each"})

@@ -40,7 +40,22 @@ MODEL_FOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """ComfyUI's names for model folders, each with its places under `models/`."""
 
-_SUFFIXES: Final[Mapping[str, frozenset[str]]] = {"configs": frozenset({".yaml"}), "classifiers": frozenset({""})}
+PACK_FOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ComfyUI-Impact-Pack": ("onnx", "sams", "ultralytics"),
+    "ComfyUI-Impact-Subpack": ("ultralytics", "ultralytics_bbox", "ultralytics_segm"),
+    "ComfyUI-PuLID": ("pulid",),
+    "ComfyUI_IPAdapter_plus": ("ipadapter",),
+    "ComfyUI_InstantID": ("instantid",),
+}
+"""The model folders that node packs add to ComfyUI's. Each is at a place of its own name, but for two."""
+
+_PACK_PLACES: Final = {"ultralytics_bbox": "ultralytics/bbox", "ultralytics_segm": "ultralytics/segm"}
+
+_SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
+    "configs": frozenset({".yaml"}),
+    "classifiers": frozenset({""}),
+    "onnx": frozenset({".onnx"}),
+}
 _OLDER_NAMES: Final[Mapping[str, str]] = {"unet": "diffusion_models", "clip": "text_encoders"}
 _ANNOTATION: Final = re.compile(r".?\[(output|input|temp)\]\Z", re.DOTALL)
 
@@ -128,7 +143,7 @@ class Folders:
         suffixes = _SUFFIXES.get(name, _WEIGHTS)
         found = {
             file.relative_to(root).as_posix()
-            for place in MODEL_FOLDERS.get(name, ())
+            for place in MODEL_FOLDERS.get(name, (_PACK_PLACES.get(name, name),))
             for root in (self.models / place,)
             for file in (_folders(root) if name == "diffusers" else _files(root))
             if name == "diffusers" or file.suffix.lower() in suffixes

@@ -24,6 +24,9 @@ _NO_MASK: Final = (64, 64)
 UNKNOWN_SOUND_S: Final = 1.0
 """Length of a loaded sound that is no WAV file, in seconds."""
 
+_PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+"""What ComfyUI loads of a folder."""
+
 _METHODS: Final[Mapping[str, Image.Resampling]] = {
     "nearest-exact": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -49,6 +52,11 @@ def _centre_cropped(images: Images, width: int, height: int) -> Images:
     x = round((old_width - old_width * new / old) / 2) if old > new else 0
     y = round((old_height - old_height * old / new) / 2) if old < new else 0
     return Images(tuple(frame.crop((x, y, old_width - x, old_height - y)) for frame in images.frames))
+
+
+def centre_scaled(images: Images, size: tuple[int, int], method: Image.Resampling) -> Images:
+    """Cut to the proportions of the size, around the middle, and scaled to it."""
+    return images if images.size == size else _resized(_centre_cropped(images, *size), size, method)
 
 
 def empty_image(call: Call) -> tuple[Any, ...]:
@@ -100,6 +108,50 @@ def load_image_mask(call: Call) -> tuple[Any, ...]:
     return (Masks((ImageOps.invert(mask) if channel == "A" else mask,)),)
 
 
+def pictures_in(folder: Path, *, turned: bool) -> list[Image.Image]:
+    """The pictures of a folder, in the order of their names; `turned` as they say that they are to be shown.
+
+    Raises:
+        OSError: when the folder or a picture cannot be read.
+    """
+    return [_read(path, turned=turned) for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURE_SUFFIXES]
+
+
+def _read(path: Path, *, turned: bool) -> Image.Image:
+    with _opened(path) as opened:
+        return (ImageOps.exif_transpose(opened) if turned else opened).convert("RGB")
+
+
+def load_image_set(call: Call) -> tuple[Any, ...]:
+    """All pictures of a folder, of the first one's size or made to be.
+
+    Raises:
+        ValueError: in ComfyUI's words, when there are none, or of several sizes that are to stay.
+    """
+    pictures = pictures_in(call.folders.input / call.text("folder"), turned=False)
+    if not pictures:
+        raise ValueError("No valid images found in input")
+    size = pictures[0].size
+    asked = call.integer("width", -1), call.integer("height", -1)
+    size = asked if min(asked) > 0 else size
+    return (Images(tuple(_fitted(picture, size, call.text("resize_method", "None")) for picture in pictures)),)
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int], method: str) -> Image.Image:
+    if picture.size == size:
+        return picture
+    if method == "None":
+        raise ValueError(
+            "Your input image size does not match the first image in the dataset. Either select a valid resize method "
+            "or use the same size for all images."
+        )
+    return picture.crop((0, 0, *size)) if method == "Crop" else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def load_image_text_set(call: Call) -> tuple[Any, ...]:
+    return (*load_image_set(call), StandIn("CONDITIONING", call.class_type, call.text("folder")))
+
+
 def image_scale(call: Call) -> tuple[Any, ...]:
     images = call.images("image")
     width, height = call.integer("width", 0), call.integer("height", 0)
@@ -109,6 +161,12 @@ def image_scale(call: Call) -> tuple[Any, ...]:
     height = height or max(1, round(images.size[1] * width / images.size[0]))
     if call.text("crop") == "center":
         images = _centre_cropped(images, width, height)
+    return (_resized(images, (width, height), _method(call)),)
+
+
+def image_scale_to_max_dimension(call: Call) -> tuple[Any, ...]:
+    images, longest = call.images("image"), call.integer("largest_size", 512)
+    width, height = (max(1, round(side / max(images.size) * longest)) for side in images.size)
     return (_resized(images, (width, height), _method(call)),)
 
 
@@ -184,6 +242,21 @@ def get_image_size(call: Call) -> tuple[Any, ...]:
     return (*images.size, len(images.frames))
 
 
+def image_composite_masked(call: Call) -> tuple[Any, ...]:
+    """The source, where the mask is white, on top of the destination; a shorter batch is repeated."""
+    under, over, masks = call.images("destination"), call.images("source"), call.given("mask", Masks)
+    if call.inputs.get("resize_source"):
+        over = _resized(over, under.size, Image.Resampling.BILINEAR)
+    place, joined = (call.integer("x", 0), call.integer("y", 0)), []
+    for index, frame in enumerate(under.frames):
+        source = over.frames[index % len(over.frames)]
+        mask = masks.frames[index % len(masks.frames)].resize(source.size, Image.Resampling.BILINEAR) if masks else None
+        image = frame.copy()
+        image.paste(source, place, mask)
+        joined.append(image)
+    return (Images(tuple(joined)),)
+
+
 def solid_mask(call: Call) -> tuple[Any, ...]:
     size = (call.integer("width", 512), call.integer("height", 512))
     return (Masks((Image.new("L", size, round(255 * call.number("value", 1.0))),)),)
@@ -235,7 +308,7 @@ def video_components(call: Call) -> tuple[Any, ...]:
     clip = call.inputs.get("video")
     if not isinstance(clip, Clip):
         raise TypeError(f"{call.class_type}: video is not a clip but {clip!s}")
-    return clip.images, Sound(len(clip.images.frames) / clip.fps), clip.fps
+    return clip.images, clip.sound or Sound(len(clip.images.frames) / clip.fps), clip.fps
 
 
 def given_value(call: Call) -> tuple[Any, ...]:
@@ -252,8 +325,11 @@ PLUMBING: Final[Mapping[str, Callable[[Call], tuple[Any, ...]]]] = {
     "LoadImage": load_image,
     "LoadImageOutput": load_image,
     "LoadImageMask": load_image_mask,
+    "LoadImageSetFromFolderNode": load_image_set,
+    "LoadImageTextSetFromFolderNode": load_image_text_set,
     "ImageScale": image_scale,
     "ImageScaleBy": image_scale_by,
+    "ImageScaleToMaxDimension": image_scale_to_max_dimension,
     "ImageScaleToTotalPixels": image_scale_to_total_pixels,
     "ImageUpscaleWithModel": image_upscale_with_model,
     "ImageInvert": image_invert,
@@ -262,6 +338,7 @@ PLUMBING: Final[Mapping[str, Callable[[Call], tuple[Any, ...]]]] = {
     "ImageFromBatch": image_from_batch,
     "RepeatImageBatch": repeat_image_batch,
     "GetImageSize": get_image_size,
+    "ImageCompositeMasked": image_composite_masked,
     "SolidMask": solid_mask,
     "InvertMask": invert_mask,
     "MaskToImage": mask_to_image,

@@ -11,6 +11,7 @@ import random
 import struct
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Final
 
 from PIL import Image, ImageDraw, ImageFont
@@ -29,6 +30,9 @@ LOUDNESS: Final = 8000
 SHOWN_PROMPT: Final = 240
 """Characters of the prompt that a picture shows."""
 
+SHOWN_UNWANTED: Final = 80
+"""Characters of the negative prompt that it shows."""
+
 DISTINCT_PICTURES: Final = 48
 
 _MESH: Final = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.5, 1.0, 0.0))
@@ -41,19 +45,41 @@ def pictures(facts: Facts, class_type: str, size: tuple[int, int], count: int) -
     """
     base = _gradient(facts, class_type, size)
     lines = [
-        "rehearsal",
-        f"stands for {class_type}",
+        *heading(class_type),
         *([f"seed {facts.seed}"] if facts.seed is not None else []),
         *([f"{facts.steps} steps"] if facts.steps is not None else []),
         f"{size[0]} x {size[1]}" + (f", {count} pictures" if count > 1 else ""),
-        *facts.models,
+        *facts.settings,
+        *facts.model_lines(),
     ]
-    _write(base, lines, facts.prompt[:SHOWN_PROMPT])
+    _write(base, lines, _words(facts))
     if count == 1:
         return (base,)
     distinct = min(count, DISTINCT_PICTURES)
-    drawn = [_with_bar(base, (index + 1) / distinct) for index in range(distinct)]
-    return tuple(drawn[index * distinct // count] for index in range(count))
+    drawn = [with_bar(base, (index + 1) / distinct) for index in range(distinct)]
+    return spread(drawn, count)
+
+
+def spread(drawn: Sequence[Image.Image], count: int) -> tuple[Image.Image, ...]:
+    """As many pictures as asked for, of fewer: each is shown for a while."""
+    return tuple(drawn[index * len(drawn) // count] for index in range(count))
+
+
+def heading(class_type: str) -> list[str]:
+    """What every made picture says first."""
+    return ["rehearsal", f"stands for {class_type}"]
+
+
+def labelled(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """A copy of the picture with small words at its upper left."""
+    image = picture.copy()
+    _write(image, lines, "", smaller=2)
+    return image
+
+
+def _words(facts: Facts) -> str:
+    unwanted = f" | without {facts.unwanted[:SHOWN_UNWANTED]}" if facts.unwanted else ""
+    return facts.prompt[:SHOWN_PROMPT] + unwanted
 
 
 def _gradient(facts: Facts, class_type: str, size: tuple[int, int]) -> Image.Image:
@@ -70,9 +96,9 @@ def _gradient(facts: Facts, class_type: str, size: tuple[int, int]) -> Image.Ima
     return corners.resize(size, Image.Resampling.BICUBIC)
 
 
-def _write(image: Image.Image, lines: list[str], prompt: str) -> None:
+def _write(image: Image.Image, lines: Sequence[str], prompt: str, *, smaller: int = 1) -> None:
     width, height = image.size
-    points = max(8, min(width, height) // 24)
+    points = max(8, min(width, height) // (24 * smaller))
     font = ImageFont.load_default(points)
     draw = ImageDraw.Draw(image)
     columns = max(8, int(width * 0.9 / (points * 0.55)))
@@ -90,7 +116,8 @@ def _plain(text: str) -> str:
     return kept.encode("ascii", "replace").decode()
 
 
-def _with_bar(base: Image.Image, share: float) -> Image.Image:
+def with_bar(base: Image.Image, share: float) -> Image.Image:
+    """A copy of the picture with a white bar along this share of its lower edge."""
     image = base.copy()
     width, height = image.size
     bar = (0, height - max(1, height // 64), max(1, round(width * share)), height)
@@ -145,20 +172,6 @@ def glb(metadata: dict[str, str]) -> bytes:
     chunks = struct.pack("<I4s", len(text), b"JSON") + text
     chunks += struct.pack("<I4s", len(points) + len(faces), b"BIN\0") + points + faces
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def latent_file(shape: tuple[int, ...], metadata: dict[str, str]) -> bytes:
-    """Zeros of this shape as ComfyUI's `.latent` file, which is a safetensors file."""
-    size = 4 * math.prod(shape)
-    header = json.dumps(
-        {
-            **({"__metadata__": metadata} if metadata else {}),
-            "latent_tensor": {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]},
-            "latent_format_version_0": {"dtype": "F32", "shape": [0], "data_offsets": [size, size]},
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
 def blank_mask(size: tuple[int, int]) -> Image.Image:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from morpheus_worker.comfy.recorded import recorded_version
 from morpheus_worker.rehearsal.catalog import Catalog
 from morpheus_worker.rehearsal.execute import Executor
 from morpheus_worker.rehearsal.files import FileRoutes
-from morpheus_worker.rehearsal.folders import MODEL_FOLDERS, Folders
+from morpheus_worker.rehearsal.folders import MODEL_FOLDERS, PACK_FOLDERS, Folders
 from morpheus_worker.rehearsal.hub import FEATURES, MAX_UPLOAD_BYTES, Hub
 from morpheus_worker.rehearsal.queue import Prompt, PromptQueue
 
@@ -47,12 +47,22 @@ _NO_PROMPT: Final = {
 class Routes:
     """The answers to all requests but those for files."""
 
-    def __init__(self, queue: PromptQueue, hub: Hub, executor: Executor, catalog: Catalog, folders: Folders) -> None:
+    def __init__(
+        self,
+        queue: PromptQueue,
+        hub: Hub,
+        executor: Executor,
+        catalog: Catalog,
+        folders: Folders,
+        packs: Collection[str] = (),
+    ) -> None:
         self._queue = queue
         self._hub = hub
         self._executor = executor
         self._catalog = catalog
         self._folders = folders
+        added = (folder for pack_id in sorted(packs) for folder in PACK_FOLDERS.get(pack_id, ()))
+        self._model_folders = list(dict.fromkeys((*MODEL_FOLDERS, *added)))
         self._number = 0
 
     def application(self) -> web.Application:
@@ -84,6 +94,7 @@ class Routes:
             ("GET", "/models/{folder}", self.get_models),
             ("GET", "/embeddings", self.get_embeddings),
             ("GET", "/extensions", self.get_extensions),
+            ("GET", "/internal/logs/raw", self.get_log),
         ]
 
     @web.middleware
@@ -98,6 +109,9 @@ class Routes:
     async def page(self, _request: web.Request) -> web.Response:
         text = _PAGE.format(comfyui=recorded_version(), morpheus=__version__)
         return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-cache"})
+
+    async def get_log(self, _request: web.Request) -> web.Response:
+        return web.json_response({"entries": list(self._executor.written), "size": {"cols": 80, "rows": 24}})
 
     async def get_prompt(self, _request: web.Request) -> web.Response:
         return web.json_response({"exec_info": {"queue_remaining": self._queue.remaining}})
@@ -206,13 +220,13 @@ class Routes:
         return web.json_response(FEATURES)
 
     async def get_model_folders(self, _request: web.Request) -> web.Response:
-        return web.json_response(list(MODEL_FOLDERS))
+        return web.json_response(self._model_folders)
 
     async def get_models(self, request: web.Request) -> web.Response:
         folder = request.match_info["folder"]
         return (
             web.json_response(self._folders.model_files(folder))
-            if folder in MODEL_FOLDERS
+            if folder in self._model_folders
             else web.Response(status=404)
         )
 

@@ -1,8 +1,9 @@
 """Output nodes: they write files as ComfyUI does, and report them as it does.
 
 Source: ComfyUI 0.3.64, nodes.py, comfy_api/latest/_ui.py, comfy_extras/nodes_images.py, nodes_audio.py, nodes_video.py,
-nodes_hunyuan3d.py, nodes_preview_any.py. Names, folders and reports are ComfyUI's. Where it would need an encoder, the
-content is of another kind and the name says so: every sound is a FLAC file, every clip Motion JPEG in MP4.
+nodes_hunyuan3d.py, nodes_preview_any.py, nodes_model_merging.py, nodes_lora_extract.py, nodes_train.py. Names, folders
+and reports are ComfyUI's. Where it would need an encoder, the content is of another kind and the name says so: every
+sound is a FLAC file, every clip Motion JPEG in MP4.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from morpheus_worker.rehearsal.call import Call
 from morpheus_worker.rehearsal.clip import mp4
 from morpheus_worker.rehearsal.folders import FolderType
 from morpheus_worker.rehearsal.values import Clip, Latent, Sound
+from morpheus_worker.rehearsal.weights import latent_file, model_file
 
 DEFAULT_PREFIX: Final = "ComfyUI"
 _EXIF_MODEL: Final = 0x0110
 _EXIF_MAKE: Final = 0x010F
 _WEBP_METHODS: Final = {"default": 4, "fastest": 0, "slowest": 6}
+
+_TEXT_ENCODER: Final = "clip_l"
+"""CLIPSave writes a file for each of a model's text encoders; the models of a rehearsal have one."""
 
 Report = dict[str, Any]
 
@@ -145,7 +150,7 @@ def save_latent(call: Call) -> Report:
     if not isinstance(latent, Latent):
         raise TypeError(f"{call.class_type}: samples is not a latent but {latent!s}")
     shape = (latent.batch, 4, max(1, latent.height // 8), max(1, latent.width // 8))
-    return {"latents": [_written(call, "output", ".latent", render.latent_file(shape, call.notes()))]}
+    return {"latents": [_written(call, "output", ".latent", latent_file(shape, call.notes()))]}
 
 
 def save_glb(call: Call) -> Report:
@@ -159,6 +164,16 @@ def _written(
     name = target.file(0, suffix)
     (target.folder / name).write_bytes(content)
     return _ref(name, target.subfolder, kind)
+
+
+def save_model(call: Call) -> None:
+    """Writes a file and reports nothing, as ComfyUI's savers of checkpoints, models and LoRAs do."""
+    given = call.text("filename_prefix") or call.text("prefix", DEFAULT_PREFIX)
+    prefix = f"{given}_{_TEXT_ENCODER}" if call.class_type == "CLIPSave" else given
+    target = call.folders.target(prefix, "output")
+    steps = f"{call.integer('steps', 0)}_steps_" if "steps" in call.inputs else ""
+    name = f"{target.name}_{steps}{target.first:05}_.safetensors"
+    (target.folder / name).write_bytes(model_file(call.notes()))
 
 
 def preview_any(call: Call) -> Report:
@@ -177,7 +192,7 @@ def preview_3d(call: Call) -> Report:
     return {"result": [call.text("model_file"), None]}
 
 
-SAVERS: Final[Mapping[str, Callable[[Call], Report]]] = {
+SAVERS: Final[Mapping[str, Callable[[Call], Report | None]]] = {
     "SaveImage": save_image,
     "PreviewImage": preview_image,
     "MaskPreview": preview_mask,
@@ -194,5 +209,10 @@ SAVERS: Final[Mapping[str, Callable[[Call], Report]]] = {
     "PreviewAny": preview_any,
     "Preview3D": preview_3d,
     "Preview3DAnimation": preview_3d,
+    **dict.fromkeys(
+        ("CheckpointSave", "ImageOnlyCheckpointSave", "ModelSave", "CLIPSave", "VAESave", "LoraSave", "SaveLoRANode"),
+        save_model,
+    ),
 }
-"""By class type: what the node reports to show, once it has written its files. Other output nodes report nothing."""
+"""By class type: what the node reports to show, once it has written its files; None where it says nothing of them.
+Other output nodes report nothing."""

@@ -23,23 +23,45 @@ class DeadlyGraphError(Exception):
     """
 
 
-def sources_of(graph: Graph, node_id: str) -> Iterator[str]:
-    """The nodes that a node's inputs link to, in the order of its inputs."""
-    return (value[0] for value in graph[node_id]["inputs"].values() if is_link(value))
+IsLazy = Callable[[str, str], bool]
+"""(node id, input) → whether what the input links to runs only when the node asks for it."""
+
+
+def _never(_node_id: str, _name: str) -> bool:
+    return False
 
 
 class Schedule:
     """The nodes that have yet to run. `is_cached` says of which nodes the outputs are at hand."""
 
-    def __init__(self, graph: Graph, *, is_output: Callable[[str], bool], is_cached: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        is_output: Callable[[str], bool],
+        is_cached: Callable[[str], bool],
+        is_lazy: IsLazy = _never,
+    ) -> None:
         self._graph = graph
         self._is_output = is_output
         self._is_cached = is_cached
+        self._is_lazy = is_lazy
         self._blockers: dict[str, set[str]] = {}
         self._blocking: dict[str, dict[str, None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._blockers)
+
+    def need(self, node_id: str, name: str) -> None:
+        """A node asks for what one of its lazy inputs links to: it waits for that.
+
+        Raises:
+            DeadlyGraphError: when something that takes does not exist.
+        """
+        source = self._graph[node_id]["inputs"][name][0]
+        if not self._is_cached(source):
+            self.add(source)
+            self._block(source, node_id)
 
     def add(self, node_id: str) -> None:
         """Adds an output node, and everything it needs that is not cached.
@@ -57,13 +79,21 @@ class Schedule:
                 raise DeadlyGraphError(f"node {current} not found")
             self._blockers[current] = set()
             self._blocking[current] = {}
-            for source in sources_of(self._graph, current):
+            for source in self._sources_of(current):
                 if not self._is_cached(source):
                     open_ids.append(source)
                     links.append((source, current))
         for source, target in links:
-            self._blocking[source][target] = None
-            self._blockers[target].add(source)
+            self._block(source, target)
+
+    def _block(self, source: str, target: str) -> None:
+        self._blocking[source][target] = None
+        self._blockers[target].add(source)
+
+    def _sources_of(self, node_id: str) -> Iterator[str]:
+        """The nodes that a node's inputs link to, in the order of its inputs, but for lazy ones."""
+        inputs = self._graph[node_id]["inputs"].items()
+        return (value[0] for name, value in inputs if is_link(value) and not self._is_lazy(node_id, name))
 
     def next(self) -> str | None:
         """The node to run now: an output node before others, then one that an output waits for. None in a cycle."""

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from morpheus_worker.rehearsal import render
 from morpheus_worker.rehearsal.call import Call
-from morpheus_worker.rehearsal.values import DEFAULT_SIDE, Clip, Images, Latent, Masks, Sound, StandIn
+from morpheus_worker.rehearsal.faces import face_region, has_face
+from morpheus_worker.rehearsal.footage import DEFAULT_FPS, Footage, read_footage
+from morpheus_worker.rehearsal.values import DEFAULT_SIDE, Clip, Images, Latent, Masks, Segments, Sound, StandIn
 
 DEFAULT_SOUND_S: Final = 5.0
-DEFAULT_FPS: Final = 24.0
 LARGEST_BATCH: Final = 1024
 
 
@@ -26,13 +27,12 @@ def _images(call: Call) -> Images:
 
 
 def _masks(call: Call) -> Masks:
-    given: Masks | None = call.first(Masks)
-    return given or Masks((render.blank_mask(_size(call)),))
+    return call.first(Masks) or Masks((render.blank_mask(_size(call)),))
 
 
 def _latent(call: Call) -> Latent:
-    given: Latent = call.first(Latent) or Latent(batch=0)
-    images: Images | None = call.first(Images)
+    given = call.first(Latent) or Latent(batch=0)
+    images = call.first(Images)
     width, height = _size(call)
     batch = given.batch or (len(images.frames) if images else 1)
     batch = _count(call) if any(name in call.inputs for name in ("length", "video_frames", "batch_size")) else batch
@@ -59,18 +59,42 @@ def _size(call: Call) -> tuple[int, int]:
 
 
 def _sound(call: Call) -> Sound:
-    given = next((value for value in call.inputs.values() if isinstance(value, Sound)), None)
-    if given is not None:
+    if (given := call.first(Sound)) is not None:
         return given
-    latent: Latent | None = call.first(Latent)
+    latent = call.first(Latent)
     latent_s = latent.seconds if latent else None
     seconds = latent_s or call.number("seconds", 0.0) or call.number("duration", 0.0) or DEFAULT_SOUND_S
     return Sound(seconds, pitch_hz=render.pitch_of(call.facts))
 
 
 def _clip(call: Call) -> Clip:
-    source = str(call.folders.annotated(call.text("file"))) if "file" in call.inputs else None
-    return Clip(_images(call), call.number("fps", DEFAULT_FPS), source)
+    if "file" not in call.inputs:
+        return Clip(_images(call), call.number("fps", DEFAULT_FPS))
+    path = call.folders.annotated(call.text("file"))
+    footage = read_footage(path, LARGEST_BATCH)
+    return Clip(
+        pictures_of(call, footage), footage.fps, str(path), Sound(footage.seconds) if footage.has_sound else None
+    )
+
+
+def pictures_of(call: Call, footage: Footage) -> Images:
+    """Those of a clip, or, where they cannot be read, as many that say what they stand for."""
+    count = min(footage.count, LARGEST_BATCH)
+    return Images(footage.pictures or render.pictures(call.facts, call.class_type, footage.size, count))
+
+
+def _segments(call: Call) -> Segments:
+    """Those that came in, or what a detector finds in the first picture."""
+    return call.first(Segments) or segments_in(call)
+
+
+def segments_in(call: Call) -> Segments:
+    """The face of the first picture that came in; none where it has none."""
+    images = call.first(Images)
+    if images is None:
+        return Segments(_size(call), ())
+    seen = has_face(images.frames[0]) and not call.faceless
+    return Segments(images.size, (face_region(images.size),) if seen else ())
 
 
 def _literal(kind: type[int] | type[float] | type[str] | type[bool]) -> Callable[[Call], Any]:
@@ -89,6 +113,7 @@ _MAKERS: Final[Mapping[str, Callable[[Call], Any]]] = {
     "LATENT": _latent,
     "AUDIO": _sound,
     "VIDEO": _clip,
+    "SEGS": _segments,
     "INT": _literal(int),
     "FLOAT": _literal(float),
     "STRING": _literal(str),

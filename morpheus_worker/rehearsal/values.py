@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from morpheus_worker.rehearsal.faces import Region
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -73,14 +75,27 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Moving pictures. `source` is set when the clip is a file that was loaded: it is passed on as it is."""
+    """Moving pictures. `source` is set when the clip is a file that was loaded: it is passed on as it is. `sound` is
+    None when there is none."""
 
     images: Images
     fps: float
     source: str | None = None
+    sound: Sound | None = None
 
     def __str__(self) -> str:
         return f"clip of {self.images} at {self.fps:g} fps"
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What a detector found in a picture of this size: none, where it found nothing."""
+
+    size: tuple[int, int]
+    regions: tuple[Region, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.regions)} segment(s) of {self.size[0]}x{self.size[1]}"
 
 
 @dataclass(frozen=True, slots=True)

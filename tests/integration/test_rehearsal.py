@@ -398,6 +398,137 @@ def test_a_stall_says_nothing_more(client: Client, engine: RehearsalEngine) -> N
     assert [item[1] for item in client.get("/queue").json()["queue_running"]] == [running]
 
 
+def encoded(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def identity() -> Graph:
+    """A sampler behind InstantID, with the identity in `face.png`."""
+    links = {"instantid": ["21", 0], "insightface": ["22", 0], "control_net": ["23", 0], "image": ["20", 0]}
+    inputs = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0]}
+    graph = sampled()
+    graph |= {
+        "20": {"class_type": "LoadImage", "inputs": {"image": "face.png"}},
+        "21": {"class_type": "InstantIDModelLoader", "inputs": {"instantid_file": "ip-adapter.bin"}},
+        "22": {"class_type": "InstantIDFaceAnalysis", "inputs": {"provider": "CPU"}},
+        "23": {"class_type": "ControlNetLoader", "inputs": {"control_net_name": "instantid.safetensors"}},
+        "24": {
+            "class_type": "ApplyInstantID",
+            "inputs": {**links, **inputs, "weight": 0.8, "start_at": 0.0, "end_at": 1.0},
+        },
+    }
+    graph["5"]["inputs"] |= {"model": ["24", 0], "positive": ["24", 1], "negative": ["24", 2]}
+    return graph
+
+
+def test_a_picture_without_a_face_and_the_fault(client: Client, engine: RehearsalEngine) -> None:
+    face = engine.folders.input / "face.png"
+    face.write_bytes(encoded(Image.new("RGB", (64, 64), "red")))
+    for place, name in (("instantid", "ip-adapter.bin"), ("controlnet", "instantid.safetensors")):
+        (engine.folders.models / place).mkdir(exist_ok=True)
+        (engine.folders.models / place / name).touch()
+    plain = client.run(identity())
+    face.write_bytes(encoded(Image.radial_gradient("L").resize((64, 64))))
+    assert client.run(identity())["status"]["status_str"] == "success"
+    engine.set_faults(Faults(no_face="ApplyInstantID"))
+    client.post("/free", {"free_memory": True})
+    for entry in (plain, client.run(identity())):
+        error = entry["status"]["messages"][-1][1]
+        assert (error["node_id"], error["exception_type"]) == ("24", "Exception")
+        assert error["exception_message"] == "Reference Image: No face detected.\n"
+
+
+def test_it_has_the_packs_that_it_is_told_to_have() -> None:
+    with running_engine(packs=["ComfyUI-PuLID"]) as engine, client_of(engine.url) as client:
+        assert "ApplyPulid" in client.get("/object_info").json()
+        assert client.get("/models/pulid").json() == []
+        assert "instantid" not in client.get("/models").json()
+        answer = client.post("/prompt", {"prompt": identity()})
+        assert answer.status_code == 400
+        said = answer.json()["error"]["message"]
+        assert said == "Cannot execute because node InstantIDModelLoader does not exist."
+
+
+BRANCH: Graph = {
+    "ImpactIsNotEmptySEGS": {"input": {"required": {"segs": ["SEGS"]}}, "output": ["BOOLEAN"]},
+    "BboxDetectorSEGS": {"input": {"required": {"image": ["IMAGE"]}}, "output": ["SEGS"]},
+    "ImpactConditionalBranch": {
+        "input": {
+            "required": {"cond": ["BOOLEAN"], "tt_value": ["*", {"lazy": True}], "ff_value": ["*", {"lazy": True}]}
+        },
+        "output": ["*"],
+    },
+}
+"""Classes of ComfyUI-Impact-Pack, as far as the test below goes."""
+
+
+def test_only_the_branch_that_is_wanted_runs() -> None:
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "face.png"}},
+        "2": {"class_type": "BboxDetectorSEGS", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "ImpactIsNotEmptySEGS", "inputs": {"segs": ["2", 0]}},
+        "4": {
+            "class_type": "VHS_SelectImages",
+            "inputs": {"image": ["1", 0], "indexes": "no face", "err_if_missing": True, "err_if_empty": True},
+        },
+        "5": {
+            "class_type": "ImpactConditionalBranch",
+            "inputs": {"cond": ["3", 0], "tt_value": ["1", 0], "ff_value": ["4", 0]},
+        },
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "p"}},
+    }
+    with running_engine(extra_nodes=BRANCH) as engine, client_of(engine.url) as client:
+        (engine.folders.input / "face.png").write_bytes(encoded(Image.radial_gradient("L").resize((64, 64))))
+        assert client.run(graph)["status"]["status_str"] == "success"
+        ran = [frame["data"]["node"] for frame in client.frames if frame.get("type") == "executing"]
+        assert ran == ["1", "2", "3", "5", "6", None]
+        (engine.folders.input / "face.png").write_bytes(encoded(Image.new("RGB", (64, 64), "red")))
+        client.frames.clear()
+        error = client.run(graph)["status"]["messages"][-1][1]
+        assert (error["node_id"], error["exception_type"]) == ("4", "ValueError")
+        assert "no face" in error["exception_message"]
+        ran = [frame["data"]["node"] for frame in client.frames if frame.get("type") == "executing"]
+        assert ran == ["1", "2", "3", "5", "4", None], "the node asks, and waits"
+
+
+def test_a_portrait_becomes_a_clip(client: Client, engine: RehearsalEngine) -> None:
+    (engine.folders.input / "face.png").write_bytes(encoded(Image.radial_gradient("L").resize((64, 64))))
+    parts = ("rotate_pitch", "rotate_yaw", "rotate_roll", "blink", "eyebrow", "wink", "pupil_x", "pupil_y")
+    rest = dict.fromkeys((*parts, "aaa", "eee", "woo", "smile"), 0)
+    how = {"src_ratio": 1, "sample_ratio": 1, "sample_parts": "OnlyExpression", "crop_factor": 1.7}
+    switches = {"turn_on": True, "tracking_src_vid": False, "animate_without_vid": True}
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "face.png"}},
+        "2": {"class_type": "ExpressionEditor", "inputs": {**rest, **how, "blink": -15, "src_image": ["1", 0]}},
+        "3": {
+            "class_type": "AdvancedLivePortrait",
+            "inputs": {
+                **switches,
+                **{"retargeting_eyes": 0, "retargeting_mouth": 0, "crop_factor": 1.7},
+                **{"command": "1=3:1\n0=3:1", "motion_link": ["2", 1]},
+            },
+        },
+        "4": {
+            "class_type": "VHS_VideoCombine",
+            "inputs": {
+                **{"images": ["3", 0], "frame_rate": 8, "loop_count": 0, "filename_prefix": "job/clip"},
+                **{"format": "video/h264-mp4", "pingpong": False, "save_output": True, "crf": 19},
+            },
+        },
+    }
+    entry = client.run(graph)
+    assert entry["outputs"]["2"] == {"images": [{"filename": "expression_edit_preview1.png", "type": "temp"}]}
+    (clip,) = entry["outputs"]["4"]["gifs"]
+    assert (clip["filename"], clip["subfolder"], clip["frame_rate"]) == ("clip_00001.mp4", "job", 8)
+    steps = [frame["data"]["value"] for frame in client.frames if frame.get("type") == "progress"]
+    assert steps == list(range(1, 9)), "a step for each picture"
+    shown = client.get("/view", filename=clip["filename"], subfolder="job", type="output")
+    assert shown.headers["Content-Type"] == "video/mp4"
+    assert shown.content[4:8] == b"ftyp"
+
+
 def test_within_an_event_loop(tmp_path: Path) -> None:
     async def story() -> int:
         async with RehearsalEngine(tmp_path / "base") as engine:
@@ -480,3 +611,13 @@ def test_a_fault_that_does_not_exist_is_named(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert said.returncode == 2
     assert "crush=1: no such fault (did you mean 'crash'?)" in said.stderr
+
+
+def test_packs_by_a_flag(tmp_path: Path) -> None:
+    with process("-m", "morpheus_worker.rehearsal", "--port", "0", "--packs", "none", directory=tmp_path) as (_, url):
+        described = requests.get(f"{url}/object_info", timeout=WAIT_S).json()
+        assert not [name for name, raw in described.items() if raw["python_module"].startswith("custom_nodes")]
+    command = [sys.executable, "-m", "morpheus_worker.rehearsal", "--packs", "ComfyUI-PuLI"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert said.returncode == 2
+    assert "did you mean 'ComfyUI-PuLID'?" in said.stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from morpheus_worker.comfy.recorded import load_recorded
+from morpheus_worker.comfy.recorded import load_known, load_recorded
 from morpheus_worker.rehearsal.catalog import Catalog
 from morpheus_worker.rehearsal.folders import Folders
 
@@ -60,6 +60,35 @@ def test_choices(catalog: Catalog, class_type: str, name: str, choices: list[str
     assert listed is not None
     assert listed.choices is not None
     assert list(listed.choices)[: max(1, len(choices))] == choices
+
+
+def test_choices_of_node_packs(folders: Folders) -> None:
+    for place in ("ipadapter", "ultralytics/bbox", "ultralytics/segm"):
+        (folders.models / place).mkdir(parents=True)
+    (folders.models / "ipadapter/plus.safetensors").touch()
+    (folders.models / "ultralytics/bbox/face.pt").touch()
+    (folders.models / "ultralytics/segm/person.pt").touch()
+    (folders.input / "set/inner/me.ipadpt").touch()
+    (folders.input / "anim.gif").touch()
+    catalog = Catalog(load_known(), {}, folders)
+
+    def listed(class_type: str, name: str) -> list[str]:
+        found = catalog.for_classes([class_type]).input(class_type, name)
+        assert found is not None
+        assert found.choices is not None
+        return list(found.choices)
+
+    assert listed("IPAdapterModelLoader", "ipadapter_file") == ["plus.safetensors"]
+    assert listed("UltralyticsDetectorProvider", "model_name") == ["bbox/face.pt", "segm/person.pt"]
+    assert listed("IPAdapterLoadEmbeds", "embeds") == ["set/inner/me.ipadpt"]
+    assert listed("VHS_LoadVideo", "video") == ["anim.gif", "clip.mp4"]
+    assert listed("VHS_LoadImages", "directory") == ["3d", "set"]
+
+
+def test_what_a_class_checks_itself_is_not_forgotten(folders: Folders) -> None:
+    loader = Catalog(load_known(), {}, folders).for_classes(["VHS_LoadVideo"]).get("VHS_LoadVideo")
+    assert loader is not None
+    assert loader.validates == frozenset({"video"})
 
 
 def test_a_class_is_described_like_comfyuis(catalog: Catalog) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_an_animation_is_a_batch(node: Any, folders: Folders) -> None:
         ("ImageScale", {"width": 0, "height": 0, "crop": "center"}, (8, 4)),
         ("ImageScaleBy", {"scale_by": 1.5}, (12, 6)),
         ("ImageScaleToTotalPixels", {"megapixels": 0.0001}, (14, 7)),
+        ("ImageScaleToMaxDimension", {"largest_size": 16}, (16, 8)),
         ("ImageCrop", {"width": 3, "height": 99, "x": 6, "y": 1}, (2, 3)),
     ],
 )
@@ -140,6 +142,18 @@ def test_masks(node: Any) -> None:
     assert colours(image) == [(204, 204, 204)]
     (red,) = node("ImageToMask", image=batch(RED), channel="red").outputs
     assert red.frames[0].getpixel((0, 0)) == 255
+
+
+def test_a_picture_is_laid_over_another_through_a_mask(node: Any) -> None:
+    half = Image.new("L", (4, 2))
+    half.paste(255, (0, 0, 2, 2))
+    under, over = batch(RED, RED), batch(BLUE, size=(4, 2))
+    (joined,) = node(
+        "ImageCompositeMasked", destination=under, source=over, x=1, y=1, resize_source=False, mask=Masks((half,))
+    ).outputs
+    assert [joined.frames[1].getpixel((x, 1)) for x in (0, 1, 4)] == [RED, BLUE, RED]
+    (whole,) = node("ImageCompositeMasked", destination=under, source=over, x=0, y=0, resize_source=True).outputs
+    assert colours(whole) == [BLUE, BLUE]
 
 
 @pytest.mark.parametrize(
@@ -332,9 +346,42 @@ def test_preview_any(node: Any, source: Any, text: str) -> None:
     assert node("PreviewAny", source=source).report == {"text": [text]}
 
 
-def test_other_output_nodes_report_nothing(node: Any) -> None:
-    outcome = node("CheckpointSave", model=StandIn("MODEL", "x"), filename_prefix="c")
-    assert outcome == Outcome(())
+@pytest.mark.parametrize(
+    ("class_type", "inputs", "name"),
+    [
+        ("CheckpointSave", {"filename_prefix": "m/c"}, "m/c_00001_.safetensors"),
+        ("CLIPSave", {"filename_prefix": "m/c"}, "m/c_clip_l_00001_.safetensors"),
+        ("LoraSave", {"filename_prefix": "c"}, "c_00001_.safetensors"),
+        ("SaveLoRANode", {"prefix": "loras/c", "steps": 40}, "loras/c_40_steps_00001_.safetensors"),
+    ],
+)
+def test_savers_of_models_write_a_file_and_report_nothing(
+    node: Any, folders: Folders, class_type: str, inputs: dict[str, Any], name: str
+) -> None:
+    assert node(class_type, model=StandIn("MODEL", "x"), **inputs) == Outcome(())
+    content = (folders.output / name).read_bytes()
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    assert header["__metadata__"]["made_by"] == "rehearsal"
+    assert len(content) == 8 + length + header["rehearsal"]["data_offsets"][1]
+
+
+def test_a_folder_of_pictures_is_a_batch(node: Any, folders: Folders) -> None:
+    folder = folders.input / "set"
+    folder.mkdir()
+    Image.new("RGB", (6, 4), BLUE).save(folder / "b.png")
+    Image.new("RGB", (6, 4), RED).save(folder / "a.png")
+    (folder / "notes.txt").write_text("no picture")
+    (images,) = node("LoadImageSetFromFolderNode", folder="set").outputs
+    assert colours(images) == [RED, BLUE]
+    Image.new("RGB", (3, 3), BLUE).save(folder / "c.png")
+    with pytest.raises(ValueError, match="does not match the first image"):
+        node("LoadImageSetFromFolderNode", folder="set", resize_method="None")
+    (images,) = node("LoadImageSetFromFolderNode", folder="set", resize_method="Stretch").outputs
+    assert {frame.size for frame in images.frames} == {(6, 4)}
+    (folders.input / "empty").mkdir()
+    with pytest.raises(ValueError, match="No valid images"):
+        node("LoadImageSetFromFolderNode", folder="empty")
 
 
 def test_primitives_hand_on_their_value(node: Any) -> None:
@@ -398,8 +445,44 @@ def sampler_graph() -> dict[str, Any]:
 
 def test_facts_are_read_from_the_graph() -> None:
     facts = facts_of(sampler_graph(), "6", load_recorded())
-    assert facts == Facts("a lighthouse", 7, 3, ("xl.safetensors",))
+    assert facts == Facts("a lighthouse", 7, 3, ("xl.safetensors",), "ugly")
     assert facts_of(sampler_graph(), "1", load_recorded()) == Facts(models=("xl.safetensors",))
+
+
+def test_joined_words_loras_and_the_sampler_are_facts() -> None:
+    graph = sampler_graph()
+    graph["2"]["inputs"]["text"] = ["8", 0]
+    graph["7"] = {"class_type": "PrimitiveString", "inputs": {"value": "a lighthouse"}}
+    graph["8"] = {
+        "class_type": "StringConcatenate",
+        "inputs": {"string_a": "best quality", "string_b": ["7", 0], "delimiter": ", "},
+    }
+    lora = {"lora_name": "detail.safetensors", "strength_model": 0.8, "strength_clip": 1.0, "model": ["1", 0]}
+    graph["9"] = {"class_type": "LoraLoader", "inputs": lora}
+    graph["5"]["inputs"] |= {"model": ["9", 0], "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"}
+    facts = facts_of(graph, "6", load_recorded())
+    assert facts.prompt == "best quality, a lighthouse"
+    assert facts.model_lines() == ["xl.safetensors", "detail.safetensors at 0.8"]
+    assert facts.settings == ("cfg 7, euler, normal",)
+
+
+def test_a_negative_prompt_is_found_behind_nodes_that_change_both() -> None:
+    graph = sampler_graph()
+    both = {"positive": ["2", 0], "negative": ["3", 0]}
+    graph["7"] = {"class_type": "ControlNetApplyAdvanced", "inputs": both}
+    graph["5"]["inputs"] |= {"positive": ["7", 0], "negative": ["7", 1]}
+    facts = facts_of(graph, "6", load_recorded())
+    assert (facts.prompt, facts.unwanted) == ("a lighthouse", "ugly")
+
+
+def test_what_is_to_be_seen_tells_on_the_picture(folders: Folders) -> None:
+    def drawn(facts: Facts) -> bytes:
+        call = call_of(folders, "VAEDecode", {"samples": Latent(256, 256)}, facts=facts)
+        return bytes(run(call).outputs[0].frames[0].tobytes())
+
+    facts = Facts("a lighthouse", 7, 20, ("l.safetensors",))
+    weak, strong = (replace(facts, strengths=(("l.safetensors", strength),)) for strength in (0.5, 1.0))
+    assert len({drawn(facts), drawn(weak), drawn(strong), drawn(replace(facts, unwanted="fog"))}) == 4
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,36 @@ def test_a_link_to_a_node_that_does_not_exist_is_deadly() -> None:
         order(graph(out=["gone"]), ["out"])
 
 
+def test_what_a_lazy_input_links_to_runs_when_it_is_asked_for() -> None:
+    nodes = graph(out=["a", "b"], a=[], b=["c"], c=[])
+    schedule = Schedule(
+        nodes,
+        is_output=lambda name: name == "out",
+        is_cached=lambda name: False,
+        is_lazy=lambda node_id, name: node_id == "out",
+    )
+    schedule.add("out")
+    assert schedule.next() == "out", "it waits for nothing yet"
+    schedule.need("out", "i1")
+    ran = []
+    while (node_id := schedule.next()) is not None:
+        ran.append(node_id)
+        schedule.done(node_id)
+    assert ran == ["c", "b", "out"], "the other input never ran"
+
+
+def test_a_cached_node_is_not_waited_for_when_it_is_asked_for() -> None:
+    schedule = Schedule(
+        graph(out=["a"], a=[]),
+        is_output=lambda name: name == "out",
+        is_cached=lambda name: name == "a",
+        is_lazy=lambda node_id, name: True,
+    )
+    schedule.add("out")
+    schedule.need("out", "i0")
+    assert schedule.next() == "out"
+
+
 @pytest.mark.parametrize(
     ("value", "link"),
     [(["1", 0], True), (["1", 0.5], True), ([1, 0], False), (["1", "0"], False), (["1"], False), ("1", False)],
