@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 from morpheus_worker.comfy.launch import ComfyFolders
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.manifest import PACKS_FOLDER, Manifest
+from morpheus_worker.manifest import PACKS_FOLDER, Manifest, ModelEntry
 
 VOLUME_ROOTS: Final = (Path("/runpod-volume"), Path("/workspace"))
 """Where network volumes are mounted, on workers and on pods: a link into one that leads nowhere is a leftover."""
@@ -106,7 +106,11 @@ class Missing:
 
 
 def link_all(
-    sources: Sequence[Path], folders: ComfyFolders, *, volume_roots: Sequence[Path] = VOLUME_ROOTS
+    sources: Sequence[Path],
+    folders: ComfyFolders,
+    *,
+    volume_roots: Sequence[Path] = VOLUME_ROOTS,
+    also: Iterable[ModelEntry] = (),
 ) -> LinkReport:
     """Links everything that the sources hold into ComfyUI's folders; where two hold the same, the first wins.
 
@@ -115,11 +119,13 @@ def link_all(
     own are those that point into a source, or into one of `volume_roots` and nowhere. A second run changes nothing, and
     several at once do not disturb each other.
 
+    What the entries of `also` name is linked to their further places, too, unless a source has a file there itself.
+
     Raises:
         MorpheusError: `volume_unavailable` when a source cannot be read, `internal` when ComfyUI's folder refuses.
     """
     try:
-        return _Linker(sources, folders, volume_roots).run()
+        return _Linker(sources, folders, volume_roots, also).run()
     except OSError as failure:
         raise _explained(failure, sources) from failure
 
@@ -134,7 +140,7 @@ def missing(manifest: Manifest, sources: Sequence[Path], folders: ComfyFolders |
     models = [
         Missing("model", model.id, str(model.path), model.workflows)
         for model in manifest.models
-        if not any(os.path.exists(root / model.path) for root in model_roots)
+        if not any(os.path.exists(root / place) for root in model_roots for place in (model.path, *model.also))
     ]
     packs = [
         Missing("pack", pack.id, pack.id, pack.workflows)
@@ -144,8 +150,21 @@ def missing(manifest: Manifest, sources: Sequence[Path], folders: ComfyFolders |
     return models + packs
 
 
-_Item = os.DirEntry[str]
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """A file of a source under another name than it has there."""
+
+    name: str
+    path: str
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        return os.path.isdir(self.path) and (follow_symlinks or not os.path.islink(self.path))
+
+
+_Entry = os.DirEntry[str]
 """One name in a folder of a source; it knows a file from a folder without another look at the volume."""
+
+_Item = _Entry | _Alias
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +176,10 @@ class _Found:
 
 
 class _Linker:
-    def __init__(self, sources: Sequence[Path], folders: ComfyFolders, volume_roots: Sequence[Path]) -> None:
+    def __init__(
+        self, sources: Sequence[Path], folders: ComfyFolders, volume_roots: Sequence[Path], also: Iterable[ModelEntry]
+    ) -> None:
+        self._also = also
         self._folders = folders
         self._sources = sources
         self._ours: list[str] = []
@@ -172,6 +194,7 @@ class _Linker:
             folder.mkdir(parents=True, exist_ok=True)
         for source in self._sources:
             self._read_source(source)
+        self._read_aliases()
         self._link_models()
         self._link_packs()
         unseen = {link.target for link in self._links if link.outcome is Outcome.KEPT}
@@ -193,21 +216,32 @@ class _Linker:
             else:
                 self._read_folder(item)
 
-    def _read_folder(self, folder: _Item) -> None:
+    def _read_folder(self, folder: _Entry) -> None:
         items = self._list(Path(folder.path))
         if any(item.name == PACK_MARK for item in items):
             self._packs.setdefault(folder.name, []).append(Path(folder.path))
         else:
             self._models.setdefault(folder.name, []).extend(self._fit(items))
 
-    def _read_packs(self, folder: _Item) -> None:
+    def _read_packs(self, folder: _Entry) -> None:
         for item in self._fit(self._list(Path(folder.path))):
             if item.is_dir() or item.name.endswith(".py"):
                 self._packs.setdefault(item.name, []).append(Path(item.path))
             else:
                 self._note(Outcome.SKIPPED, Path(item.path), why="is no node pack")
 
-    def _list(self, folder: Path) -> list[_Item]:
+    def _read_aliases(self) -> None:
+        sources = [source for source in self._sources if str(source) in self._ours]
+        for model in self._also:
+            places = (model.path, *model.also)
+            kept = (source / place for place in places for source in sources if os.path.exists(source / place))
+            found = next(kept, None)
+            for place in places if found is not None else ():
+                items = self._models.setdefault(place.parent.name, [])
+                if all(item.name != place.name for item in items):
+                    items.append(_Alias(place.name, str(found)))
+
+    def _list(self, folder: Path) -> list[_Entry]:
         try:
             with os.scandir(folder) as listing:
                 return sorted(listing, key=lambda entry: entry.name)
@@ -219,8 +253,8 @@ class _Linker:
                 raise
             return []
 
-    def _fit(self, items: Iterable[_Item]) -> list[_Item]:
-        fit = []
+    def _fit(self, items: Iterable[_Entry]) -> list[_Entry]:
+        fit: list[_Entry] = []
         for item in items:
             if why := _unfit(item):
                 self._note(Outcome.SKIPPED, Path(item.path), why=why)
@@ -350,7 +384,7 @@ class _Linker:
         self._links.append(Link(outcome, path, target, why))
 
 
-def _unfit(item: _Item) -> str:
+def _unfit(item: _Entry) -> str:
     """Why ComfyUI has no use for the name, or nothing. Only links cost a look more than the listing."""
     if item.name.startswith(".") or item.name.endswith(_UNFINISHED) or item.name == "__pycache__":
         return "is hidden, unfinished or a receipt"

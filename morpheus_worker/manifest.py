@@ -35,12 +35,14 @@ class ManifestError(Exception):
 class ModelEntry:
     """One model file (or folder). `path` is relative to the cache and begins with a ComfyUI folder; `size` in bytes.
 
+    `also` are further places of that form where ComfyUI shall find the same file, each a folder and a name.
     `sources` are in order of preference, each a mapping with its `kind`. `auth_env` names the variable with the key.
     """
 
     id: str
     path: PurePosixPath
     workflows: tuple[str, ...] = ()
+    also: tuple[PurePosixPath, ...] = ()
     phase: Phase = "lazy"
     prefetch: bool = False
     sources: tuple[Mapping[str, Any], ...] = ()
@@ -133,6 +135,13 @@ def _cache_path(value: str) -> str:
     return value
 
 
+def _folder_and_name(value: str) -> str:
+    # A folder within a model folder is linked as a whole: what lies in it lies on the volume.
+    if value.count("/") != 1:
+        raise ValueError("must be a model folder and a file name, such as pulid/model.safetensors")
+    return value
+
+
 def _clean_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "https" or not parts.hostname:
@@ -213,6 +222,7 @@ _SOURCES: Final[Mapping[str, type[_Strict]]] = {
 class _Model(_Strict):
     id: _Id
     path: Annotated[str, AfterValidator(_cache_path)]
+    also: list[Annotated[str, AfterValidator(_cache_path), AfterValidator(_folder_and_name)]] = []
     workflows: list[_Text] = []
     phase: Phase = "lazy"
     prefetch: bool = False
@@ -252,6 +262,7 @@ def _as_model(model: _Model) -> ModelEntry:
         **fields
         | {
             "path": PurePosixPath(model.path),
+            "also": tuple(map(PurePosixPath, model.also)),
             "workflows": tuple(model.workflows),
             "sources": tuple(source.model_dump(exclude_none=True) for source in model.sources),
         }

@@ -13,6 +13,8 @@ from .process import Installation, RealComfyUI, running_comfyui
 DIRECTORY = "MORPHEUS_TEST_COMFYUI_DIR"
 PYTHON = "MORPHEUS_TEST_COMFYUI_PYTHON"
 CHECKPOINT = "MORPHEUS_TEST_COMFYUI_SD15"
+SDXL_CHECKPOINT = "MORPHEUS_TEST_COMFYUI_SDXL"
+SDXL_REFINER = "MORPHEUS_TEST_COMFYUI_SDXL_REFINER"
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,6 +38,20 @@ def comfyui_installation() -> Installation:
 def comfyui_checkpoint() -> Path | None:
     """An SD1.5 checkpoint, made by tests/tools/make_tiny_models.py --sd15, or None."""
     named = os.environ.get(CHECKPOINT)
+    return Path(named) if named else None
+
+
+@pytest.fixture(scope="session")
+def sdxl_checkpoint() -> Path | None:
+    """A checkpoint in SDXL's shape, made by tests/tools/make_tiny_models.py --sdxl, or None."""
+    named = os.environ.get(SDXL_CHECKPOINT)
+    return Path(named) if named else None
+
+
+@pytest.fixture(scope="session")
+def sdxl_refiner() -> Path | None:
+    """A checkpoint in the shape of SDXL's refiner, made by tests/tools/make_tiny_models.py --sdxl-refiner, or None."""
+    named = os.environ.get(SDXL_REFINER)
     return Path(named) if named else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from morpheus_worker.comfy.objectinfo import ObjectInfo
-from morpheus_worker.comfy.recorded import load_recorded
+from morpheus_worker.comfy.recorded import load_known
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.library import NAME, Library
 from morpheus_worker.templates.bind import fill, resolve
@@ -122,10 +122,12 @@ def test_clashing_aliases_are_named(tmp_path: Path) -> None:
     )
     library = Library.load(shipped)
     assert [str(problem) for problem in library.problems] == [
-        "a.json: the alias 'b' is taken by the workflow 'b'",
-        "a.json: the alias 'a/b' cannot be a workflow's name",
-        "b.json: the alias 'other' is taken by the workflow 'a'",
+        "a.json line 1, column 25: the alias 'b' is the name of another workflow, which keeps it (remove it here)",
+        "a.json line 1, column 39: the alias 'a/b' cannot be a workflow's name (use letters, digits, '.', '_' and '-')",
+        "b.json line 1, column 25: the alias 'other' is taken by the workflow 'a', which keeps it "
+        "(remove it from one of them)",
     ]
+    assert (library.aliases_of("a"), library.aliases_of("b")) == (["other"], [])
     assert (text_of(library, "b"), text_of(library, "other")) == ("B", "A")
 
 
@@ -148,7 +150,7 @@ def test_an_override_replaces_the_shipped_one(tmp_path: Path) -> None:
     [
         ("{", "line 1, column 2: is not JSON"),
         ('{"nodes": [], "links": []}', "is in the editor's own format"),
-        (graph(class_type="Gone"), "node 1 this ComfyUI has no node class 'Gone'"),
+        (graph(class_type="Gone"), "this ComfyUI lacks the node class 'Gone' (line 1, column 22)"),
         (graph(params={"text": {"type": "int", "default": "x"}}), "the default of 'text' must be a whole number"),
     ],
 )
@@ -167,7 +169,7 @@ def test_a_broken_override_without_a_shipped_twin_is_left_out(tmp_path: Path) ->
     overrides = folder(tmp_path / "o", a="{")
     library = Library.load(folder(tmp_path / "w"), overrides)
     assert len(library) == 0
-    assert library.warnings[0].startswith(f"the override {overrides / 'a.json'} is left out: line 1")
+    assert library.warnings[0].startswith(f"the template {overrides / 'a.json'} is left out: line 1")
     with pytest.raises(MorpheusError, match="The template of the workflow 'a' cannot be used"):
         library.get("a")
 
@@ -178,7 +180,10 @@ def test_an_override_that_lacks_nodes_and_has_no_twin_stays(tmp_path: Path) -> N
         folder(tmp_path / "w"), folder(tmp_path / "o", a=graph("mine", class_type="Gone")), object_info=INFO
     )
     assert text_of(library, "a") == "mine"
-    assert "cannot run on this ComfyUI" in library.warnings[0]
+    assert library.warnings == (
+        f"the workflow 'a' of {tmp_path / 'o' / 'a.json'} cannot run here: "
+        "this ComfyUI lacks the node class 'Gone' (line 1, column 22)",
+    )
 
 
 def test_an_override_mends_a_broken_shipped_template(tmp_path: Path) -> None:
@@ -205,17 +210,152 @@ def test_an_alias_of_an_override_that_is_taken(tmp_path: Path) -> None:
     shipped = folder(tmp_path / "w", a=graph(about={"aliases": ["taken"]}), b=graph("B"))
     library = Library.load(shipped, folder(tmp_path / "o", b=graph("mine", about={"aliases": ["taken", "a"]})))
     assert library.aliases == {"taken": "a"}
+    file = tmp_path / "o" / "b.json"
     assert library.warnings == (
-        "the override 'b': the alias 'taken' is taken by the workflow 'a'",
-        "the override 'b': the alias 'a' is taken by the workflow 'a'",
+        f"{file} line 1, column 25: the alias 'taken' is taken by the workflow 'a', which keeps it "
+        "(remove it from one of them)",
+        f"{file} line 1, column 34: the alias 'a' is the name of another workflow, which keeps it (remove it here)",
     )
+    assert (library.aliases_of("a"), library.aliases_of("b")) == (["taken"], [])
 
 
 def test_a_shipped_template_that_lacks_nodes_is_warned_about(tmp_path: Path) -> None:
     library = Library.load(folder(tmp_path / "w", a=graph(class_type="Gone")), object_info=INFO)
     assert len(library) == 1
     assert library.problems == ()
-    assert library.warnings[0].startswith("the workflow 'a' cannot run on this ComfyUI: line 1, column")
+    assert library.warnings == (
+        "the workflow 'a' cannot run here: this ComfyUI lacks the node class 'Gone' (line 1, column 22)",
+    )
+
+
+def test_packs_that_are_not_there_are_told_in_one_sentence(tmp_path: Path) -> None:
+    """A volume of another time has few of them, and each worker that starts says so."""
+    chain = [
+        "PulidModelLoader",
+        "ApplyPulid",
+        "Gone",
+        "PulidEvaClipLoader",
+        "ApplyPulid",
+        "PulidInsightFaceLoader",
+        "FaceDetailer",
+        "Gone",
+    ]
+    nodes: dict[str, Any] = {
+        str(number): {"class_type": class_type, "inputs": {"before": [str(number - 1), 0]} if number > 1 else {}}
+        for number, class_type in enumerate(chain, 1)
+    }
+    nodes["9"] = {"class_type": "Save", "inputs": {"text": ["8", 0]}}
+    library = Library.load(folder(tmp_path / "w", face=nodes), object_info=INFO)
+    at = json.dumps(nodes).index('"Gone"') + 1
+    assert library.warnings == (
+        "the workflow 'face' cannot run here: this ComfyUI lacks the node packs "
+        "ComfyUI-PuLID (PulidModelLoader, ApplyPulid and 2 more) and ComfyUI-Impact-Pack (FaceDetailer) "
+        f"and the node class 'Gone' (line 1, column {at})",
+    )
+
+
+def test_a_pack_that_a_workflow_can_do_without(tmp_path: Path) -> None:
+    detail = {"type": "bool", "default": True, "effects": {"true": {"links": {"2.text": ["1", 0]}}}}
+    nodes: dict[str, Any] = {
+        "_params": {"detail": detail},
+        "1": {"class_type": "FaceDetailer", "inputs": {}},
+        "2": {"class_type": "Save", "inputs": {"text": "x"}},
+    }
+    detail["choices"] = {"true": {}, "false": {}}
+    assert Library.load(folder(tmp_path / "w", face=nodes), object_info=INFO).warnings == (
+        "the workflow 'face' cannot run here: this ComfyUI lacks the node pack ComfyUI-Impact-Pack (FaceDetailer) "
+        "(it can when detail = false)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (
+            {"_params": {"mode": {"type": "string", "default": "karas"}}, "1": ("Pick", {"mode": "__param:mode__"})},
+            "node 1 (Pick) input mode: 'karas' is not one of the choices (did you mean 'karras'?)",
+        ),
+        ({"1": ("Pick", {"mode": "karras", "count": "many"})}, "node 1 (Pick) input count: 'many' is no INT"),
+        ({"1": ("Make", {})}, "line 1, column 1: has no outputs: none of its nodes saves or shows anything"),
+        (
+            {"1": ("Pick", {"mode": "karras", "text": ["2", 1]}), "2": ("Make", {})},
+            "node 1 (Pick) input text: is linked to output 1 of Make, which has 1",
+        ),
+    ],
+)
+def test_an_override_whose_defaults_comfyui_refuses_gives_way(
+    tmp_path: Path, document: dict[str, Any], said: str
+) -> None:
+    info = ObjectInfo(
+        {
+            **INFO.raw,
+            "Pick": {
+                "input": {
+                    "required": {"mode": [["karras", "simple"]]},
+                    "optional": {"count": ["INT", {"default": 1}], "text": ["STRING"]},
+                },
+                "output_node": True,
+                "python_module": "nodes",
+            },
+            "Make": {"input": {"required": {}}, "output": ["STRING"], "python_module": "nodes"},
+        }
+    )
+    nodes = {
+        key: {"class_type": value[0], "inputs": value[1]} if isinstance(value, tuple) else value
+        for key, value in document.items()
+    }
+    library = Library.load(
+        folder(tmp_path / "w", a=graph("shipped")), folder(tmp_path / "o", a=nodes), object_info=info
+    )
+    assert text_of(library, "a") == "shipped"
+    (warning,) = library.warnings
+    assert "gives way to the shipped workflow 'a': line 1, column " in warning
+    assert said in warning
+
+
+def test_models_and_files_that_are_not_there_keep_no_override_out(tmp_path: Path) -> None:
+    """They may come later, and a job says so better."""
+
+    def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": class_type, "inputs": inputs}
+
+    nodes: dict[str, Any] = {
+        "_params": {"ckpt": {"type": "string"}, "image": {"type": "image"}, "size": {"type": "string"}},
+        "1": node("CheckpointLoaderSimple", ckpt_name="absent.safetensors"),
+        "2": node("CheckpointLoaderSimple", ckpt_name="__param:ckpt__"),
+        "3": node("DiffusersLoader", model_path="absent"),
+        "4": node("LoadWeights", file="absent.safetensors"),
+        "5": node("LoadImage", image="__param:image__"),
+        "6": node("LoadImage", image="absent.png"),
+        "7": node(
+            "Take", a=["1", 0], b=["2", 0], c=["3", 0], d=["4", 0], e=["5", 0], f=["6", 0], size="__param:size__"
+        ),
+    }
+    nodes["7"]["inputs"]["style"] = "one that the pack may know"
+    shipped = folder(tmp_path / "w", a={"1": {"class_type": "PreviewAny", "inputs": {"source": "x"}}})
+    raw = {
+        name: load_known().raw[name]
+        for name in ("CheckpointLoaderSimple", "DiffusersLoader", "LoadImage", "PreviewAny")
+    }
+    own = {"python_module": "nodes", "output": ["MODEL"]}
+    raw["LoadWeights"] = own | {"input": {"required": {"file": [["there.safetensors"]]}}}
+    taken = {name: ["*"] for name in "abcdef"} | {"size": ["INT"], "style": [["plain"]]}
+    raw["Take"] = {"python_module": "custom_nodes.pack", "input": {"required": taken}, "output_node": True}
+    for name, wanted in (("CheckpointLoaderSimple", "ckpt_name"), ("DiffusersLoader", "model_path")):
+        raw[name] = {**raw[name], "input": {"required": {wanted: [["there"]]}}}
+    library = Library.load(shipped, folder(tmp_path / "o", a=nodes), object_info=ObjectInfo(raw))
+    assert (list(library.get("a").graph()), library.warnings) == (list("1234567"), ())
+
+
+def test_an_option_that_is_not_there_keeps_no_workflow_from_running(tmp_path: Path) -> None:
+    """Only what the defaults need is told."""
+    detail = {"type": "bool", "default": False, "effects": {"true": {"links": {"2.text": ["1", 0]}}}}
+    nodes: dict[str, Any] = {
+        "_params": {"detail": detail},
+        "1": {"class_type": "FaceDetailer", "inputs": {}},
+        "2": {"class_type": "Save", "inputs": {"text": "x"}},
+    }
+    assert Library.load(folder(tmp_path / "w", face=nodes), object_info=INFO).warnings == ()
 
 
 def test_templates_are_completed_by_the_object_info(tmp_path: Path) -> None:
@@ -228,14 +368,14 @@ def test_templates_are_completed_by_the_object_info(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shipped() -> Library:
-    return Library.load(SHIPPED, object_info=load_recorded())
+    return Library.load(SHIPPED, object_info=load_known())
 
 
 def test_every_shipped_workflow_is_in_order(shipped: Library) -> None:
     assert (shipped.problems, shipped.warnings, dict(shipped.broken)) == ((), (), {})
     assert {"smoke", "sdxl_txt2img", "upscale"} <= {template.name for template in shipped}
     for template in shipped:
-        assert check_template(template, load_recorded()) == []
+        assert check_template(template, load_known()) == []
         assert NAME.match(template.name)
 
 
@@ -268,6 +408,8 @@ def test_a_job_of_an_existing_client(shipped: Library) -> None:
         "aspect": "1:1",
         "cfg": 6.5,
         "batch_size": 1,
+        "vae_name": None,
+        "loras": [],
     }
     inputs = {name: value for node in bound.graph.values() for name, value in node["inputs"].items()}
     assert inputs | {"text": None} == {

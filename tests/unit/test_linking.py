@@ -34,8 +34,9 @@ class Place:
         self.packs.mkdir()
         self.cache.mkdir(parents=True)
 
-    def link(self) -> LinkReport:
-        return link_all([self.cache, self.official], self.folders, volume_roots=[self.root / "old-volume"])
+    def link(self, *also: ModelEntry) -> LinkReport:
+        roots = [self.root / "old-volume"]
+        return link_all([self.cache, self.official], self.folders, volume_roots=roots, also=also)
 
 
 @pytest.fixture
@@ -415,3 +416,47 @@ def test_missing_names_what_is_on_no_source_and_not_in_comfyui(place: Place) -> 
     ]
     assert [thing.id for thing in missing(manifest, sources)] == ["baked", "nowhere", "PackC", "PackD"]
     assert missing(manifest.required_by("nothing"), sources) == []
+
+
+def elsewhere(path: str, *also: str) -> ModelEntry:
+    return ModelEntry("a", PurePosixPath(path), also=tuple(map(PurePosixPath, also)))
+
+
+def test_a_model_is_linked_to_its_further_places(place: Place) -> None:
+    file = write(place.official / "ipadapter/pulid.safetensors")
+    entry = elsewhere("ipadapter/pulid.safetensors", "pulid/pulid.safetensors", "other/renamed.safetensors")
+    place.link(entry)
+    for name in ("ipadapter/pulid.safetensors", "pulid/pulid.safetensors", "other/renamed.safetensors"):
+        assert os.readlink(place.models / name) == str(file)
+    assert not place.link(entry).changed
+    assert place.link().of(Outcome.REMOVED)
+    assert not (place.models / "pulid/pulid.safetensors").is_symlink()
+
+
+def test_a_further_place_gives_way_to_what_the_volume_and_comfyui_have_there(place: Place) -> None:
+    write(place.cache / "ipadapter/pulid.safetensors")
+    own = write(place.official / "pulid/pulid.safetensors")
+    real = write(place.models / "other/pulid.safetensors")
+    place.link(elsewhere("ipadapter/pulid.safetensors", "pulid/pulid.safetensors", "other/pulid.safetensors"))
+    assert os.readlink(place.models / "pulid/pulid.safetensors") == str(own)
+    assert not real.is_symlink()
+
+
+def test_a_model_that_is_nowhere_has_no_further_places(place: Place) -> None:
+    place.link(elsewhere("ipadapter/pulid.safetensors", "pulid/pulid.safetensors"))
+    assert not (place.models / "pulid").exists()
+
+
+def test_a_model_in_a_further_place_is_not_missing(place: Place) -> None:
+    entry = elsewhere("ipadapter/pulid.safetensors", "pulid/pulid.safetensors")
+    wanted = Manifest("m.yaml", (entry,))
+    assert [absent.id for absent in missing(wanted, [place.cache])] == ["a"]
+    write(place.cache / "pulid/pulid.safetensors")
+    assert missing(wanted, [place.cache]) == []
+
+
+def test_a_model_that_lies_in_a_further_place_is_linked_to_its_own(place: Place) -> None:
+    file = write(place.cache / "pulid/pulid.safetensors")
+    place.link(elsewhere("ipadapter/pulid.safetensors", "pulid/pulid.safetensors", "other/pulid.safetensors"))
+    for name in ("ipadapter", "pulid", "other"):
+        assert os.readlink(place.models / name / "pulid.safetensors") == str(file)

@@ -244,3 +244,14 @@ def test_a_key_anywhere_else_is_refused_and_not_repeated(line: str) -> None:
     (problem,) = problems_of(model(line))
     assert "auth_env" in problem
     assert "SECRET" not in problem
+
+
+def test_further_places_are_a_folder_and_a_name() -> None:
+    text = model("also: [pulid/a.safetensors, other/b.safetensors]")
+    (entry,) = parse_manifest(text, name="m.yaml").models
+    assert [str(place) for place in entry.also] == ["pulid/a.safetensors", "other/b.safetensors"]
+
+
+@pytest.mark.parametrize("place", ["a.safetensors", "a/b/c.safetensors", "/a/b", "a/../b", "custom_nodes/a"])
+def test_further_places_that_are_refused(place: str) -> None:
+    assert problems_of(model(f"also: [{place}]"))
