@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import sys
@@ -39,6 +40,10 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may not know a letter of a title, and half a surrogate pair is valid JSON.
+            stream.reconfigure(errors="backslashreplace")
     try:
         asked = _parser().parse_args(arguments)
         code = int(asked.command(asked))
@@ -85,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_rehearse(commands)
     _add_gateway(commands)
     _add_workflows(commands)
+    _add_check(commands)
+    _add_object_info(commands)
     _command(commands, "schema", "print the JSON Schema of jobs, results, failures and progress", _schema)
     _command(commands, "config", "print every setting, its value in force and what it means", _config)
     _command(commands, "link", "link the volume's models and node packs into ComfyUI", _link)
@@ -121,7 +128,7 @@ def _seconds(text: str) -> float:
 
 def _add_run(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "run", "run one job and print its result as JSON", _run)
-    parser.add_argument("workflow", help="name of a workflow template, or a file with a graph in API format")
+    parser.add_argument("workflow", help="name of a template, or a file with one or with a graph in API format")
     parser.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="a param; lists and objects as JSON"
     )
@@ -147,6 +154,9 @@ def _add_rehearse(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--step-s", type=_seconds, default=0.005, help="seconds a sampler's step takes (%(default)s)")
     parser.add_argument(
+        "--packs", default="all", metavar="none|all|ID,...", help="node packs that it offers (default: %(default)s)"
+    )
+    parser.add_argument(
         "--fault", action="append", default=[], metavar="NAME=VALUE", help="a fault to rehearse, see docs/rehearsal.md"
     )
 
@@ -162,11 +172,45 @@ def _add_gateway(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_workflows(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("workflows", help="list or show the workflow templates")
+    parser = commands.add_parser("workflows", help="list, show or import workflow templates")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    _command(verbs, "list", "list the workflow templates", _workflows_list)
-    show = _command(verbs, "show", "show what a workflow does, its params and their ranges", _workflows_show)
+    listing = _command(verbs, "list", "list the workflow templates", _workflows_list)
+    listing.add_argument("--models", action="store_true", help="say which of them this volume has the models for")
+    listing.add_argument("--json", action="store_true", help="for machines")
+    show = _command(verbs, "show", "show what a workflow does, its params and what it needs", _workflows_show)
     show.add_argument("workflow", help="name or alias")
+    show.add_argument("--json-schema", action="store_true", help="the JSON Schema of its params, for machines")
+    taking = _command(verbs, "import", "make a template of a graph exported from ComfyUI", _workflows_import)
+    taking.add_argument("export", type=Path, metavar="EXPORT", help="a file in API format")
+    taking.add_argument("--name", required=True, help="the workflow's name")
+    taking.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=NODE.INPUT",
+        help="a param and the input it fills; without any, the usual ones are proposed",
+    )
+    taking.add_argument("--to", type=Path, default=None, metavar="FILE", help="default: NAME.json; - prints it")
+    taking.add_argument("--force", action="store_true", help="replace the file if it is there")
+
+
+def _add_check(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "check", "find what is wrong with workflows, without a GPU", _check)
+    parser.add_argument(
+        "workflow", nargs="*", help="name or alias of a template, or a file with one or with a graph (default: all)"
+    )
+    parser.add_argument(
+        "--object-info", type=Path, default=None, metavar="FILE", help="what 'morpheus object-info save' wrote"
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_object_info(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("object-info", help="save what a running ComfyUI knows of its nodes")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    save = _command(verbs, "save", "save a running ComfyUI's object info, compactly", _object_info_save)
+    save.add_argument("file", type=Path, help="the file to write; a name that ends in .gz is compressed")
+    save.add_argument("--url", default=None, help="where that ComfyUI listens (default: MORPHEUS_COMFYUI_URL)")
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -187,16 +231,34 @@ def _gateway(asked: argparse.Namespace) -> int:
     return gateway(asked, entry.configured())
 
 
-def _workflows_list(_asked: argparse.Namespace) -> int:
-    from morpheus_worker.cli.show import workflows_list
+def _workflows_list(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.workflows import workflows_list
 
-    return workflows_list(entry.configured())
+    return workflows_list(asked, entry.configured())
 
 
 def _workflows_show(asked: argparse.Namespace) -> int:
-    from morpheus_worker.cli.show import workflows_show
+    from morpheus_worker.cli.workflows import workflows_show
 
-    return workflows_show(asked.workflow, entry.configured())
+    return workflows_show(asked, entry.configured())
+
+
+def _workflows_import(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.importing import workflows_import
+
+    return workflows_import(asked, entry.configured())
+
+
+def _check(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.check import check
+
+    return check(asked, entry.configured())
+
+
+def _object_info_save(asked: argparse.Namespace) -> int:
+    from morpheus_worker.cli.objectinfo import save
+
+    return save(asked, entry.configured())
 
 
 def _schema(_asked: argparse.Namespace) -> int:

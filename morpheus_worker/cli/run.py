@@ -9,6 +9,7 @@ import json
 import logging
 import mimetypes
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
 from morpheus_worker.jobs import checked_job_id, parse_request
 from morpheus_worker.pipeline import run_job
 from morpheus_worker.settings import Settings
+from morpheus_worker.templates.scan import is_template
 
 ASKED_WRONGLY: Final = frozenset(
     {Code.INVALID_INPUT, Code.INVALID_PARAMS, Code.INVALID_WORKFLOW, Code.UNKNOWN_WORKFLOW}
@@ -31,17 +33,34 @@ ASKED_WRONGLY: Final = frozenset(
 def run(asked: argparse.Namespace, settings: Settings) -> int:
     """Runs the job and prints its result, or its failure, as JSON on standard output."""
     try:
-        job_id = checked_job_id(asked.id or f"cli-{uuid.uuid4().hex[:12]}")
-        job = {"id": job_id, "input": job_input(asked)}
-        parse_request(job_id, job["input"])
-        with boot.started(settings, with_sdk=False) as worker, _shown(quiet=asked.quiet) as on_progress:
-            answer = run_job(job, worker, on_progress=on_progress)
+        with _template_in(asked.workflow, settings) as (workflow, settings):
+            asked.workflow = workflow
+            job_id = checked_job_id(asked.id or f"cli-{uuid.uuid4().hex[:12]}")
+            job = {"id": job_id, "input": job_input(asked)}
+            parse_request(job_id, job["input"])
+            with boot.started(settings, with_sdk=False) as worker, _shown(quiet=asked.quiet) as on_progress:
+                answer = run_job(job, worker, on_progress=on_progress)
     except MorpheusError as failure:
         answer = jobs.JobFailure.of(failure, job_id=None, trace_id=uuid.uuid4().hex).wire()
     print(_as_json(answer))
     if "error" not in answer:
         return entry.EXIT_OK
     return entry.EXIT_USAGE if answer["code"] in ASKED_WRONGLY else entry.EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _template_in(workflow: str, settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """What to ask for: where `workflow` is a file with a template, the name of that, and settings that know it."""
+    path = Path(workflow)
+    text = ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8-sig") if workflow.endswith(".json") else ""
+    if not is_template(text):
+        yield workflow, settings
+        return
+    with tempfile.TemporaryDirectory(prefix="morpheus-template-") as folder:
+        Path(folder, path.name).write_text(text, encoding="utf-8")
+        yield path.stem, settings.model_copy(update={"workflows_dir": Path(folder)})
 
 
 def _as_json(answer: dict[str, Any]) -> str:

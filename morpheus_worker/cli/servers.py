@@ -13,13 +13,19 @@ from morpheus_worker.settings import Settings
 
 def rehearse(asked: argparse.Namespace, settings: Settings) -> int:
     """Serves the rehearsal engine until SIGTERM or SIGINT. The manifest's models count as present."""
-    from morpheus_worker.rehearsal import FaultError, Faults, serve
+    from morpheus_worker.rehearsal import FaultError, Faults, PacksError, parse_packs, serve
 
     try:
-        faults = Faults.parse(asked.fault)
-        names = _manifest_names(settings)
-        serve(asked.host, asked.port, asked.base_directory, faults=faults, step_s=asked.step_s, model_names=names)
-    except (FaultError, ManifestError) as failure:
+        serve(
+            asked.host,
+            asked.port,
+            asked.base_directory,
+            faults=Faults.parse(asked.fault),
+            step_s=asked.step_s,
+            model_names=_manifest_names(settings),
+            packs=parse_packs(asked.packs),
+        )
+    except (FaultError, PacksError, ManifestError) as failure:
         return _refused(str(failure), entry.EXIT_USAGE)
     except OSError as failure:
         return _unserved(asked, failure)
@@ -45,8 +51,8 @@ def _manifest_names(settings: Settings) -> dict[str, list[str]]:
     """Model folder → the files that the manifest has in it."""
     manifest = parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
     names: dict[str, list[str]] = {}
-    for model in manifest.models:
-        folder, _, name = str(model.path).partition("/")
+    for place in (place for model in manifest.models for place in (model.path, *model.also)):
+        folder, _, name = str(place).partition("/")
         names.setdefault(folder, []).append(name)
     return names
 

@@ -27,7 +27,7 @@ from morpheus_worker.settings import Settings, variable_of
 from tests.documents import as_json, blocks, inline_code
 from tests.json_schema import misfits
 
-COMMANDS = ["run", "rehearse", "gateway", "workflows", "schema", "config", "link", "version"]
+COMMANDS = ["run", "rehearse", "gateway", "workflows", "check", "object-info", "schema", "config", "link", "version"]
 GRAPH = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}}
 
 
@@ -163,6 +163,7 @@ def test_all_arguments_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> N
         (["run", "smoke", "--steps", "3"], "unrecognized arguments: --steps 3"),
         (["workflows"], "the following arguments are required: VERB"),
         (["workflows", "show"], "the following arguments are required: workflow"),
+        (["workflows", "import", "graph.json"], "the following arguments are required: --name"),
         (["rehearse", "--port", "65536"], "a port is a number from 0 to 65535, not '65536'"),
         (["gateway", "--port", "-1"], "a port is a number from 0 to 65535, not '-1'"),
         (["gateway", "--port", "http"], "a port is a number from 0 to 65535, not 'http'"),
@@ -302,7 +303,7 @@ def test_the_examples_of_the_help_can_be_typed(capsys: pytest.CaptureFixture[str
         assert _parser().parse_args(shlex.split(example)).command
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "workflows list", "workflows show"])
+@pytest.mark.parametrize("command", [*COMMANDS, "workflows list", "workflows show", "workflows import"])
 def test_every_command_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: morpheus {command} ")
@@ -319,36 +320,6 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 yield from parsers(inner)
-
-
-def test_a_broken_override_is_named_and_the_shipped_workflow_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    overrides = tmp_path / "morpheus_lib" / "workflows"
-    overrides.mkdir(parents=True)
-    (overrides / "smoke.json").write_text("{", encoding="utf-8")
-    monkeypatch.setenv("MORPHEUS_VOLUME_ROOT", str(tmp_path))
-    assert main(["workflows", "list"]) == 0
-    shown = capsys.readouterr()
-    assert "smoke\t" in shown.out
-    assert f"{overrides / 'smoke.json'} gives way to the shipped workflow 'smoke'" in shown.err
-
-
-def test_a_broken_shipped_workflow_ends_with_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine.json").write_text("{", encoding="utf-8")
-    monkeypatch.setenv("MORPHEUS_WORKFLOWS_DIR", str(tmp_path))
-    assert main(["workflows", "list"]) == 1
-    assert "morpheus: mine.json line 1" in capsys.readouterr().err
-
-
-def test_a_workflows_folder_that_is_not_there_ends_with_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MORPHEUS_WORKFLOWS_DIR", "/no/such/folder")
-    assert main(["workflows", "list"]) == 1
-    assert "MORPHEUS_WORKFLOWS_DIR: there is no folder /no/such/folder" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
