@@ -27,15 +27,15 @@ from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
 from morpheus_worker.comfy.http import ComfyHttp, NotAnsweringError
 from morpheus_worker.comfy.launch import ComfyFolders, command_of, environment_of, folders_of, python_of
-from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.process import ComfyProcess
+from morpheus_worker.comfy.recorded import with_own_checks
 from morpheus_worker.comfy.socket import EventStream
 from morpheus_worker.deadlines import Deadline
 from morpheus_worker.entry import EXIT_TERMINATED
-from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
+from morpheus_worker.errors import Code, MorpheusError, Problem, disk_failing, from_problems
 from morpheus_worker.library import Library
 from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
-from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
+from morpheus_worker.manifest import Manifest, ManifestError, ModelEntry, parse_manifest
 from morpheus_worker.pipeline import Worker
 from morpheus_worker.replaying import Replays
 from morpheus_worker.s3 import S3Store
@@ -67,7 +67,7 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
         if settings.child_dir is not None:
             folders = comfyui_folders(settings.child_dir, settings)
             log.info("%s", link_volume(settings, folders).summary())
-            process = _spawned(settings, settings.child_dir)
+            process = _spawned(settings, settings.child_dir, folders)
             ending.callback(process.stop, settings.stop_grace_s)
             files = LocalFiles(folders)
             _warn_of_missing(settings, folders)
@@ -160,7 +160,15 @@ def link_volume(settings: Settings, folders: ComfyFolders) -> LinkReport:
     Raises:
         MorpheusError: `volume_unavailable`, or `internal` when ComfyUI's folders refuse.
     """
-    return link_all(_sources(settings), folders, volume_roots=(*VOLUME_ROOTS, settings.volume_root))
+    roots = (*VOLUME_ROOTS, settings.volume_root)
+    return link_all(_sources(settings), folders, volume_roots=roots, also=_models_elsewhere(settings))
+
+
+def _models_elsewhere(settings: Settings) -> list[ModelEntry]:
+    """The manifest's models that ComfyUI shall find in further places. A manifest that cannot be used is told later."""
+    with contextlib.suppress(ManifestError, OSError):
+        return [model for model in read_manifest(settings).models if model.also]
+    return []
 
 
 def missing_entries(settings: Settings, folders: ComfyFolders) -> list[Missing]:
@@ -222,12 +230,15 @@ def _refuse_stranger(url: str) -> None:
         raise MorpheusError(Code.CONNECTION, said)
 
 
-def _spawned(settings: Settings, comfyui_dir: Path) -> ComfyProcess:
+def _spawned(settings: Settings, comfyui_dir: Path, folders: ComfyFolders) -> ComfyProcess:
     _refuse_stranger(settings.comfyui_url)
+    # Node packs make folders of their own in it when they are imported, and are left out when they cannot.
+    with disk_failing("ComfyUI's output folder could not be made"):
+        folders.output.mkdir(parents=True, exist_ok=True)
     python = python_of(comfyui_dir, settings.comfyui_python, Path(sys.executable))
     command = command_of(python, comfyui_dir, settings.comfyui_url, settings.comfyui_args)
     log.info("starting ComfyUI: %s", " ".join(command))
-    return ComfyProcess.start(command, cwd=comfyui_dir, env=environment_of(os.environ))
+    return ComfyProcess.start(command, cwd=comfyui_dir, env=environment_of(os.environ, folders))
 
 
 def _import_ahead(s3: S3Store, *, with_sdk: bool) -> None:
@@ -271,7 +282,7 @@ def _worker(
     files: ComfyFiles,
     ending: contextlib.ExitStack,
 ) -> Worker:
-    object_info = ObjectInfo(http.object_info())
+    object_info = with_own_checks(http.object_info())
     library = Library.load(settings.workflows_dir, settings.volume_root / OVERRIDES_FOLDER, object_info=object_info)
     for sentence in library.warnings:
         log.warning("%s", sentence)

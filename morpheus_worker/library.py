@@ -6,22 +6,29 @@ new or changed template is seen by the next worker that starts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
 from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.recorded import pack_of
 from morpheus_worker.errors import Code, Problem, did_you_mean, from_problems
+from morpheus_worker.templates.declared import WORKFLOW_NAME
+from morpheus_worker.templates.defaults import refused_defaults, way_around
 from morpheus_worker.templates.reading import TemplateError
-from morpheus_worker.templates.template import Template, check_template, parse_template
+from morpheus_worker.templates.template import Template, absent_classes, parse_template
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+NAME: Final = WORKFLOW_NAME
 """A workflow's name is a file's stem, and never a path."""
+
+HOW_TO_NAME: Final = "use letters, digits, '.', '_' and '-'"
 
 LONGEST_LIST: Final = 12
 """How many names an answer lists when none is near."""
+
+NAMED_CLASSES: Final = 2
+"""How many classes of an absent pack are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,10 @@ class Library:
         problem = Problem("workflow_name", what, self._hint(name))
         raise from_problems(Code.UNKNOWN_WORKFLOW, "The workflow is unknown", [problem])
 
+    def aliases_of(self, name: str) -> list[str]:
+        """The other names under which the workflow is found: those that it claims and another one holds are not."""
+        return [alias for alias, own in self.aliases.items() if own == name]
+
     def __len__(self) -> int:
         return len(self.templates)
 
@@ -97,7 +108,7 @@ class _Loading:
         self.warnings: list[str] = []
         self._object_info = object_info
         self._shipped_aliases: dict[str, str] = {}
-        self._overridden: set[str] = set()
+        self._overridden: dict[str, Path] = {}
 
     def take_shipped(self, folder: Path) -> None:
         if not folder.exists():
@@ -110,13 +121,10 @@ class _Loading:
                 self.problems += [replace(said, at=f"{path.name} {said.at}".strip()) for said in failure.problems]
             else:
                 self.templates[template.name] = template
-                self._warn_of(f"the workflow '{template.name}' cannot run on this ComfyUI", self._check(template))
+                self._warn_of(f"the workflow '{template.name}' cannot run here", self._check(template))
         for template in self.templates.values():
-            for alias in template.about.aliases:
-                if (trouble := self._alias_trouble(alias, template.name, self._shipped_aliases)) is not None:
-                    self.problems.append(Problem(f"{template.name}.json", trouble))
-                else:
-                    self._shipped_aliases[alias] = template.name
+            for said in self._claimed(template, self._shipped_aliases):
+                self.problems.append(replace(said, at=f"{template.name}.json {said.at}"))
 
     def take_overrides(self, folder: Path) -> None:
         for path in self._files(folder):
@@ -130,19 +138,16 @@ class _Loading:
                 if problems and twin is not None:
                     self._drop(path, TemplateError(path.stem, problems), twin)
                 else:
-                    self._warn_of(f"the override {path} cannot run on this ComfyUI", problems)
+                    self._warn_of(f"the workflow '{template.name}' of {path} cannot run here", problems)
                     self._place(template, path)
 
     def aliases(self) -> dict[str, str]:
         """The shipped aliases, which stay with their workflow when it is overridden, and those of the overrides. A
         workflow's own name comes before anybody's alias."""
         aliases = {alias: name for alias, name in self._shipped_aliases.items() if alias not in self.templates}
-        for name in sorted(self._overridden):
-            for alias in self.templates[name].about.aliases:
-                if (trouble := self._alias_trouble(alias, name, aliases)) is not None:
-                    self.warnings.append(f"the override '{name}': {trouble}")
-                else:
-                    aliases[alias] = name
+        for name, path in sorted(self._overridden.items()):
+            for said in self._claimed(self.templates[name], aliases):
+                self.warnings.append(str(replace(said, at=f"{path} {said.at}")))
         return aliases
 
     def _files(self, folder: Path) -> list[Path]:
@@ -157,7 +162,7 @@ class _Loading:
     def _read(self, path: Path) -> Template:
         if not NAME.match(path.stem):
             what = f"'{path.stem}' cannot be a workflow's name"
-            raise TemplateError(path.stem, [Problem("", what, "use letters, digits, '.', '_' and '-'")])
+            raise TemplateError(path.stem, [Problem("", what, HOW_TO_NAME)])
         try:
             text = path.read_text(encoding="utf-8-sig")
         except OSError as failure:
@@ -168,7 +173,11 @@ class _Loading:
         return parse_template(text, name=path.stem, object_info=self._object_info)
 
     def _check(self, template: Template) -> list[Problem]:
-        return check_template(template, self._object_info) if self._object_info is not None else []
+        if self._object_info is None:
+            return []
+        absent = absent_classes(template, self._object_info)
+        own = list(template.problems)
+        return [*_absent(template, absent), *own] if absent else [*own, *refused_defaults(template, self._object_info)]
 
     def _twin(self, name: str) -> str | None:
         """The shipped workflow that answers to this name."""
@@ -176,8 +185,8 @@ class _Loading:
         return own if own in self.templates else None
 
     def _drop(self, path: Path, failure: TemplateError, twin: str | None) -> None:
-        gives_way = "is left out" if twin is None else f"gives way to the shipped workflow '{twin}'"
-        self._warn_of(f"the override {path} {gives_way}", failure.problems)
+        override = f"the override {path} gives way to the shipped workflow '{twin}'"
+        self._warn_of(f"the template {path} is left out" if twin is None else override, failure.problems)
         if twin is None:
             self.broken.setdefault(path.stem, failure)
 
@@ -187,15 +196,57 @@ class _Loading:
             self.warnings.append(f"the override {path} takes the place of '{taken}' under the alias '{template.name}'")
         self.broken.pop(template.name, None)
         self.templates[template.name] = template
-        self._overridden.add(template.name)
+        self._overridden[template.name] = path
 
-    def _alias_trouble(self, alias: str, name: str, aliases: Mapping[str, str]) -> str | None:
-        if not NAME.match(alias):
-            return f"the alias '{alias}' cannot be a workflow's name"
-        holder = alias if alias in self.templates else aliases.get(alias, name)
-        return f"the alias '{alias}' is taken by the workflow '{holder}'" if holder != name else None
+    def _claimed(self, template: Template, aliases: dict[str, str]) -> Iterator[Problem]:
+        """Takes the template's aliases up among the others, and tells which of them it cannot have."""
+        name, tree = template.name, template.document.tree
+        for index, alias in enumerate(template.about.aliases):
+            at = ("_about", "aliases", index)
+            if not NAME.match(alias):
+                yield tree.problem(at, f"the alias '{alias}' cannot be a workflow's name", HOW_TO_NAME)
+            elif alias in self.templates and alias != name:
+                what = f"the alias '{alias}' is the name of another workflow, which keeps it"
+                yield tree.problem(at, what, "remove it here")
+            elif (holder := aliases.get(alias, name)) != name:
+                what = f"the alias '{alias}' is taken by the workflow '{holder}', which keeps it"
+                yield tree.problem(at, what, "remove it from one of them")
+            elif alias != name:
+                aliases[alias] = name
 
     def _warn_of(self, opening: str, problems: Iterable[Problem]) -> None:
         said = "; ".join(str(problem) for problem in problems)
         if said:
             self.warnings.append(f"{opening}: {said}")
+
+
+def _absent(template: Template, lacking: Iterable[tuple[str, Problem]]) -> Iterator[Problem]:
+    """One sentence for all classes that are absent: the packs that have them, and where the others are."""
+    by_pack: dict[str, list[str]] = {}
+    others: dict[str, str] = {}
+    for class_type, problem in lacking:
+        pack = pack_of(class_type)
+        if pack is None:
+            others.setdefault(class_type, f"'{class_type}' ({problem.at})")
+        elif class_type not in by_pack.setdefault(pack, []):
+            by_pack[pack].append(class_type)
+    packs = [f"{pack} ({_shortened(classes)})" for pack, classes in by_pack.items()]
+    parts = [_counted("node pack", packs), _counted("node class", list(others.values()))]
+    without = way_around(template, {*others, *(name for classes in by_pack.values() for name in classes)})
+    yield Problem("", f"this ComfyUI lacks {' and '.join(filter(None, parts))}", without and f"it can when {without}")
+
+
+def _shortened(classes: list[str]) -> str:
+    more = len(classes) - NAMED_CLASSES
+    return ", ".join(classes[:NAMED_CLASSES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _counted(kind: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    many = f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    return f"the {kind if len(names) == 1 else many} {_listed(names)}"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

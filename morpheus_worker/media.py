@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -25,7 +26,15 @@ from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MediaRefusedError, MorpheusError, Problem, from_problems
 from morpheus_worker.fetching import Fetched, Remote, fetch_all
 from morpheus_worker.inline import FORMS, base64_chunks, base64_head, data_uri, percent_decoded
-from morpheus_worker.paths import MAX_PATH_BYTES, UnsafePathError, safe_filename, volume_relative
+from morpheus_worker.paths import (
+    JOB_OUTPUTS,
+    MAX_PATH_BYTES,
+    RESERVED,
+    UnsafePathError,
+    is_record,
+    safe_filename,
+    volume_relative,
+)
 from morpheus_worker.volume import confined
 
 if TYPE_CHECKING:
@@ -55,6 +64,7 @@ class Wanted:
     """One medium to bring in. `at` is the caller's name for it, `as_path` asks for an absolute path as the answer.
 
     `inline`: the value is never a path. It is base64 unless it says otherwise, behind a data URI's prefix or any other.
+    `suffix` ends the name that it gets, for a loader node that lists files of that suffix alone: `.ipadpt`, say.
     """
 
     at: str
@@ -63,14 +73,17 @@ class Wanted:
     name: str = ""
     as_path: bool = False
     inline: bool = False
+    suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a medium comes from, and the text that says so. Two params that say the same share one file."""
+    """Where a medium comes from, and the text that says so. Two params that say the same share one file, unless it has
+    to end differently for them."""
 
     form: Literal["url", "s3", "data", "base64"]
     text: str
+    suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,9 @@ class Stage:
     limits: Limits
     sources: Sources
     allowance: Allowance
+    kept: Sequence[Path] = ()
+    """Folders on the volume, beside the reserved ones, that no output may be written to."""
+
     _placed: list[str] = field(default_factory=list)
     _reserved: list[Path] = field(default_factory=list)
 
@@ -114,7 +130,7 @@ class Stage:
                 if isinstance(found, Path):
                     outcomes[number] = self._link(number, item, found)
                 else:
-                    sharing.setdefault(found, {})[number] = item
+                    sharing.setdefault(replace(found, suffix=item.suffix), {})[number] = item
             except MediaRefusedError as refused:
                 outcomes[number] = refused
         for origin, arrived in self._arrivals(sharing).items():
@@ -128,13 +144,37 @@ class Stage:
         """Where on the volume a node may write what the caller wants at `value`, as an absolute path.
 
         Raises:
-            MorpheusError: `input_rejected`, when that is not on the volume.
+            MorpheusError: `input_rejected`, when that is not on the volume, or in a folder that is the endpoint's own.
         """
         try:
-            return str(confined(self.volume_root, volume_relative(value, volume_root=self.volume_root)))
+            place = confined(self.volume_root, volume_relative(value, volume_root=self.volume_root))
+            self._refuse_unfit(value, place)
+            return str(place)
         except UnsafePathError as failure:
-            problem = Problem(at, str(failure), "name a path on the volume")
-            raise from_problems(Code.INPUT_REJECTED, "An output cannot be placed", [problem]) from None
+            hint = "name a file in a folder of your own on the volume, such as identities/name.bin"
+            raise from_problems(
+                Code.INPUT_REJECTED, "An output cannot be placed", [Problem(at, str(failure), hint)]
+            ) from None
+
+    def _refuse_unfit(self, value: str, place: Path) -> None:
+        root = Path(os.path.realpath(self.volume_root))
+        # By its name and by where that leads: a folder of models may be a link on the volume.
+        named = volume_relative(value, volume_root=self.volume_root)
+        kept = [Path(os.path.realpath(folder)) for folder in (*(root / name for name in RESERVED), *self.kept)]
+        # Directly in job_outputs lie the jobs' own folders; a file there would take a job its folder.
+        meant = value.endswith("/") or place.is_dir()
+        is_job = place == root / JOB_OUTPUTS or (place.parent == root / JOB_OUTPUTS and not meant)
+        if (
+            place == root
+            or is_job
+            or named.parts[0] in RESERVED
+            or is_record(place.name)
+            or any(place.is_relative_to(folder) for folder in kept)
+        ):
+            said = "is in a folder that the endpoint keeps to itself, such as job_outputs itself, or that of the models"
+            raise UnsafePathError(f"'{value[:_LONGEST_SHOWN]}' {said}")
+        if not next(above for above in place.parents if above.exists()).is_dir():
+            raise UnsafePathError(f"'{value[:_LONGEST_SHOWN]}' lies under a file, not in a folder")
 
     def withdraw(self) -> None:
         """Takes everything away again. Never fails."""
@@ -163,7 +203,7 @@ class Stage:
         try:
             return self._on_volume(item.kind, value)
         except MediaRefusedError:
-            if _is_base64_of(item.kind, value):
+            if item.kind != "dir" and _is_base64_of(item.kind, value):
                 return _Origin("base64", value)
             raise
 
@@ -177,6 +217,8 @@ class Stage:
             raise MediaRefusedError(Code.INPUT_REJECTED, said, f"send {FORMS}") from None
         except OSError as failure:
             raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"cannot be read: {failure.strerror}") from None
+        if is_right and kind == "dir" and not any(entry.is_file() for entry in path.iterdir()):
+            raise MediaRefusedError(Code.INPUT_REJECTED, f"the folder '{_shown(value)}' has no files in it")
         if is_right:
             return path
         if kind == "dir":
@@ -278,6 +320,7 @@ class Stage:
 
     def _name(self, number: int, item: Wanted, name: str, content: Content | None) -> str:
         right = right_name(safe_filename(item.name or name), content, or_its_own=item.kind == "file")
+        right = right if right.endswith(item.suffix) else right + item.suffix
         # ComfyUI reads a name that ends in "[output]" as one in its output folder.
         return f"{self.token}-{number}-{right}".replace("[", "(").replace("]", ")")
 

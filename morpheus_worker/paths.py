@@ -21,6 +21,10 @@ POD_VIEW: Final = PurePosixPath("/workspace")
 JOB_OUTPUTS: Final = "job_outputs"
 """The folder of the volume that holds one folder a job; the only one that the gateway serves."""
 
+RESERVED: Final = frozenset({"morpheus_model_cache", "models", "huggingface-cache", "morpheus_lib", "job_index"})
+"""Folders at the volume's root that belong to the endpoint: no job writes there. What lies in them is loaded as models
+and code, or believed."""
+
 MAX_NAME_BYTES: Final = 255
 """NAME_MAX of Linux filesystems."""
 
@@ -36,6 +40,7 @@ _MAX_EXTENSION_BYTES: Final = 32
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs"})
 """Unicode's control characters (NUL is one) and surrogates."""
 
+_RECORD_NAME: Final = re.compile(r"result(-\d+)?\.json", re.IGNORECASE)
 _USER: Final = re.compile(r"(?<=//)[^/\s]*@|(?<=:)[^/\s]*@")
 
 _REPLACED_CATEGORIES: Final = _REFUSED_CATEGORIES | {"Zl", "Zp"}
@@ -81,6 +86,11 @@ def safe_filename(text: str) -> str:
     last = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
     name = "".join("_" if _is_replaced(character) else character for character in last)
     return _shortened(name.strip().lstrip(".~ ")) or FALLBACK_FILENAME
+
+
+def is_record(name: str) -> bool:
+    """Whether a file of this name in a job's folder says that the job is complete."""
+    return _RECORD_NAME.fullmatch(name) is not None
 
 
 def _parts(text: str) -> tuple[str, ...]:

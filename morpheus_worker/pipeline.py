@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from morpheus_worker.comfy.client import Finished, Order
+from morpheus_worker.comfy.files import RemoteFiles
 from morpheus_worker.comfy.history import FileRef, Reported, reported
 from morpheus_worker.comfy.isolation import isolate
+from morpheus_worker.comfy.unreported import guesses, with_unreported
 from morpheus_worker.deadlines import Allowance, Deadline
 from morpheus_worker.delivering import Delivered, Delivery, delivery, largest_result, plan_of
 from morpheus_worker.errors import Code, MorpheusError
@@ -32,6 +34,7 @@ from morpheus_worker.logs import job_context
 from morpheus_worker.media import Limits, Sources, Stage, staged
 from morpheus_worker.preparing import Prepared, Worker, prepare, timeout_of
 from morpheus_worker.publishing import job_folder, refuse_too_large
+from morpheus_worker.saving import saves
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +91,8 @@ class _Job:
         settings = self.worker.settings
         sources = Sources(self.worker.private_hosts, settings.media_timeout_s, self.worker.s3)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels)
-        return Stage(self.token, self.worker.files, settings.volume_root, limits, sources, self.allowance)
+        kept = (settings.cache_dir,)
+        return Stage(self.token, self.worker.files, settings.volume_root, limits, sources, self.allowance, kept)
 
 
 def _replayed_or_run(job: _Job) -> dict[str, Any]:
@@ -111,19 +115,23 @@ def _run(job: _Job) -> tuple[dict[str, Any], Path]:
         job_folder(settings.volume_root, job.request.job_id, job.allowance) as folder,
         delivery(plan, folder, job.worker.files, s3, largest_result(job.request.job_id, settings)) as delivered_by,
         staged(job.new_stage()) as stage,
+        contextlib.ExitStack() as gathered,
     ):
         job.on_progress(Progress(stage="staging"))
         prepared = prepare(job.request, job.worker, stage)
         staged_at_s = time.monotonic()
+        graph = isolate(prepared.graph, job.token, job.worker.comfy.habits)
+        saved_to = gathered.enter_context(saves(prepared.saves, job.allowance))
         with _discarded(job) as leftovers:
-            finished = _execute(job, prepared, leftovers, delivered_by)
+            finished = _execute(job, prepared, graph, leftovers, delivered_by)
             executed_at_s = time.monotonic()
-            made = reported(_in_order(finished.entry.outputs, prepared.graph))
+            made = _made(job, graph, finished.entry.outputs)
             leftovers.extend((*made.files, *made.unused))
-            if not any(finished.entry.outputs.values()) or not (made or job.request.graph):
-                raise _no_output(job.request)
+            if not (made or (job.request.graph and any(finished.entry.outputs.values()))):
+                raise _no_output(job.request, unseen=isinstance(job.worker.files, RemoteFiles))
             job.on_progress(Progress(stage="publishing", percent=100.0))
             delivered = delivered_by.deliver(made)
+            saved_to.stage(delivered.outputs, made.files, job.worker.files)
         published_at_s = time.monotonic()
         timings = Timings(
             staging_s=round(staged_at_s - job.began_s, 4),
@@ -133,6 +141,9 @@ def _run(job: _Job) -> tuple[dict[str, Any], Path]:
             total_s=round(published_at_s - job.began_s, 4),
         )
         result = _result(job, prepared, delivered, timings, [*finished.warnings, *_notes(made)])
+        if prepared.saves:
+            refuse_too_large(result, largest_result(job.request.job_id, settings))
+        saved_to.commit()
         record = delivered_by.complete(result)
     log.info(
         "done: %d outputs in %.2f s", len(delivered.outputs), timings.total_s, extra={"timings": timings.model_dump()}
@@ -150,7 +161,15 @@ def _discarded(job: _Job) -> Iterator[list[FileRef]]:
         job.worker.files.discard(job.token, leftovers)
 
 
-def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef], delivered_by: Delivery) -> Finished:
+def _made(job: _Job, graph: Mapping[str, Any], outputs: Mapping[str, Any]) -> Reported:
+    """Everything that the prompt has to show, also what its nodes saved without a word."""
+    found = job.worker.files.made(job.token, guesses(graph, outputs))
+    return with_unreported(reported(_in_order(outputs, graph)), graph, outputs, found)
+
+
+def _execute(
+    job: _Job, prepared: Prepared, graph: Mapping[str, Any], leftovers: list[FileRef], delivered_by: Delivery
+) -> Finished:
     """Runs the prompt. What its nodes report is added to `leftovers` at once: a prompt that fails has no other list."""
     comfy, key = job.worker.comfy, job.request.comfy_org_api_key or job.worker.settings.comfy_org_api_key
     outputs: dict[str, Mapping[str, Any]] = {}
@@ -162,13 +181,14 @@ def _execute(job: _Job, prepared: Prepared, leftovers: list[FileRef], delivered_
 
     return comfy.run(
         Order(
-            graph=isolate(prepared.graph, job.token, comfy.habits),
+            graph=graph,
             deadline=job.allowance.deadline,
             cancelled=job.allowance.cancelled,
             where=prepared.where,
             on_progress=job.on_progress,
             on_output=note,
-            on_outputs=lambda: delivered_by.begin(reported(_in_order(outputs, prepared.graph))),
+            on_outputs=lambda: delivered_by.begin(reported(_in_order(outputs, graph))),
+            fails_on=prepared.fails_on,
             extra_data={"api_key_comfy_org": key.get_secret_value()} if key else {},
         )
     )
@@ -181,9 +201,12 @@ def _in_order(outputs: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str,
     return {node_id: outputs[node_id] for node_id in dict.fromkeys([*known, *outputs])}
 
 
-def _no_output(request: JobRequest) -> MorpheusError:
+def _no_output(request: JobRequest, *, unseen: bool) -> MorpheusError:
     name = f"The workflow '{request.workflow_name}'" if request.graph is None else "The workflow"
-    return MorpheusError(Code.NO_OUTPUT, f"{name} ran, but none of its nodes produced an output")
+    said = f"{name} ran, but none of its nodes produced an output"
+    if unseen:
+        said += "; ComfyUI's disk cannot be seen from here, so files that nodes save without reporting them are lost"
+    return MorpheusError(Code.NO_OUTPUT, said)
 
 
 def _notes(made: Reported) -> list[str]:

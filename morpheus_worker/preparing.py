@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.faults import Where
 from morpheus_worker.comfy.files import ComfyFiles
-from morpheus_worker.comfy.graphs import check_graph_shape, dangling_links, leading_to, sources_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.graphs import check_graph_shape
+from morpheus_worker.comfy.judging import refusal
 from morpheus_worker.comfy.objectinfo import InputInfo, ObjectInfo
-from morpheus_worker.errors import Code, from_problems
+from morpheus_worker.comfy.recorded import pack_of
+from morpheus_worker.deadlines import Deadline
+from morpheus_worker.errors import Code, MorpheusError, from_problems
 from morpheus_worker.jobs import InputImage, JobRequest
 from morpheus_worker.library import Library
 from morpheus_worker.media import InputKind, Stage, Wanted
 from morpheus_worker.replaying import Replays
+from morpheus_worker.saving import Save
 from morpheus_worker.settings import Settings
-from morpheus_worker.templates.bind import fill, resolve
+from morpheus_worker.templates.bind import MediaSlot, OutputPath, Resolved, fill, resolve
+from morpheus_worker.templates.template import Template, choosing_classes
+from morpheus_worker.templates.values import as_text
 
 if TYPE_CHECKING:
     from morpheus_worker.s3 import S3Store
@@ -48,7 +57,9 @@ class Worker:
 class Prepared:
     """A graph ready for ComfyUI, with what the result will say about it.
 
-    `where` names a node's input as the caller knows it: the param that fills it, for a template.
+    `where` names a node's input as the caller knows it: the param that fills it, for a template. `saves` are places on
+    the volume where the files of nodes are to be put as well; `fails_on` lines of ComfyUI's log that mean a
+    failure.
     """
 
     graph: Mapping[str, Any]
@@ -56,6 +67,8 @@ class Prepared:
     workflow_name: str | None = None
     warnings: tuple[str, ...] = ()
     where: Where = lambda _node_id, _input_name: None
+    saves: tuple[Save, ...] = ()
+    fails_on: Mapping[str, Code] = field(default_factory=dict)
 
 
 def timeout_of(request: JobRequest, worker: Worker) -> float:
@@ -79,53 +92,103 @@ def prepare(request: JobRequest, worker: Worker, stage: Stage) -> Prepared:
             `input_rejected`; `cancelled` or `timeout` while media are fetched.
     """
     if request.graph is not None:
-        prepared = _prepare_graph(request, request.graph, worker.comfy.object_info, stage)
-    else:
-        prepared = _prepare_template(request, worker, stage)
-    _refuse_dangling(prepared.graph, worker.comfy.object_info)
-    return prepared
+        return _prepare_graph(request, request.graph, worker, stage)
+    return _prepare_template(request, worker, stage)
 
 
-def _refuse_dangling(graph: Mapping[str, Any], object_info: ObjectInfo) -> None:
-    """ComfyUI (0.3.64) accepts a link to nowhere in an input that the node's class does not declare; executing it then
-    ends ComfyUI's only worker thread, while its HTTP goes on answering, and no later prompt ever runs."""
-    saving = [key for key, node in graph.items() if object_info.is_output(node["class_type"])]
-    needed = leading_to(saving, sources_of(graph))
-    problems = [finding.as_problem() for finding in dangling_links(graph) if finding.node_id in needed]
-    if problems:
-        raise from_problems(Code.INVALID_WORKFLOW, "The workflow's links are wrong", problems)
+def _check(
+    graph: Mapping[str, Any], worker: Worker, stage: Stage, where: Where, pending: Iterable[tuple[str, str]]
+) -> None:
+    """Refuses what ComfyUI certainly would, before anything is fetched or queued. `pending` are the inputs whose media
+    are not there yet. The object info is the boot's; a refusal that rests on it alone is judged by one of now."""
+
+    def fresh(class_types: Collection[str]) -> ObjectInfo:
+        worker.comfy.refresh(class_types, stage.allowance.deadline)
+        return worker.comfy.object_info
+
+    refused = refusal(graph, worker.comfy.object_info, where, pack_of=pack_of, pending=frozenset(pending), fresh=fresh)
+    if refused is not None:
+        raise refused
+
+
+def _resolved(request: JobRequest, template: Template, worker: Worker, deadline: Deadline) -> Resolved:
+    """The job's params; a model that is not known is looked for anew, for it may have come after the boot."""
+
+    def resolved() -> Resolved:
+        return resolve(
+            template,
+            request.params,
+            strict_keys=request.strict_keys,
+            object_info=worker.comfy.object_info,
+            worker_values={"job_id": request.job_id},
+            deployment=worker.settings.deployment,
+        )
+
+    try:
+        return resolved()
+    except MorpheusError as refused:
+        if refused.code != Code.MISSING_MODEL or not worker.comfy.refresh(choosing_classes(template), deadline):
+            raise
+    return resolved()
 
 
 def _prepare_template(request: JobRequest, worker: Worker, stage: Stage) -> Prepared:
     template = worker.library.get(request.workflow_name or "")
-    resolved = resolve(
-        template,
-        request.params,
-        strict_keys=request.strict_keys,
-        object_info=worker.comfy.object_info,
-        worker_values={"job_id": request.job_id},
-    )
+    resolved = _resolved(request, template, worker, stage.allowance.deadline)
+    pending: list[MediaSlot | OutputPath] = [*resolved.media, *resolved.output_paths]
+    draft = fill(resolved, {slot.key: slot.key for slot in pending})
+    places = [place for slot in pending for place in slot.places]
+    try:
+        _check(
+            draft.graph, worker, stage, draft.where, ((place.node_id, place.input) for place in places if place.input)
+        )
+    except MorpheusError as refused:
+        if refused.code == Code.MISSING_NODE and (instead := _does_without(resolved, worker)) is not None:
+            key, value = instead
+            hint = f"; the params.{key} {as_text(value)} does without them"
+            raise MorpheusError(refused.code, refused.message + hint, details=refused.details) from None
+        raise
     wanted = [
-        Wanted(at=f"params.{slot.key}", kind=slot.kind, value=slot.value, as_path=slot.as_path)
+        Wanted(at=f"params.{slot.key}", kind=slot.kind, value=slot.value, as_path=slot.as_path, suffix=slot.suffix)
         for slot in resolved.media
     ]
     placed = dict(zip((slot.key for slot in resolved.media), stage.bring(wanted), strict=True))
     placed |= {path.key: stage.output_path(f"params.{path.key}", path.value) for path in resolved.output_paths}
-    bound = fill(resolved, placed)
+    bound = fill(resolved, placed) if pending else draft
     return Prepared(
         graph=bound.graph,
         params=bound.params,
         workflow_name=template.name,
         warnings=(*bound.warnings, *(["'images' come with a graph, and were ignored"] if request.images else [])),
-        where=template.where,
+        where=bound.where,
+        saves=tuple(
+            Save(f"params.{path.key}", path.of, Path(placed[path.key]), is_folder=path.value.endswith("/"))
+            for path in resolved.output_paths
+            if path.of
+        ),
+        fails_on={part: Code(code) for code, parts in template.about.fails_on.items() for part in parts},
     )
 
 
-def _prepare_graph(request: JobRequest, graph: Mapping[str, Any], object_info: ObjectInfo, stage: Stage) -> Prepared:
+def _does_without(resolved: Resolved, worker: Worker) -> tuple[str, Any] | None:
+    """A param and a value of it with which the workflow needs no node class that this ComfyUI lacks."""
+    template, known = resolved.template, worker.comfy.object_info
+    for key in template.rewiring_keys:
+        param = template.params[key]
+        for effect in (*(param.choices if param.own_choices else ()), *param.effects):
+            with contextlib.suppress(MorpheusError):
+                other = resolve(template, {**resolved.values, key: effect.value}, worker_values=resolved.worker_values)
+                if all(template.document.graph[node_id]["class_type"] in known for node_id in other.live):
+                    return key, effect.value
+    return None
+
+
+def _prepare_graph(request: JobRequest, graph: Mapping[str, Any], worker: Worker, stage: Stage) -> Prepared:
     problems = check_graph_shape(graph)
     if problems:
         raise from_problems(Code.INVALID_WORKFLOW, "The workflow is no graph in ComfyUI's API format", problems)
-    uses = list(_media_uses(graph, request.images, object_info))
+    uses = list(_media_uses(graph, request.images, worker.comfy.object_info))
+    _check(graph, worker, stage, lambda _node_id, _input_name: None, ((use.node_id, use.input_name) for use in uses))
     wanted: dict[tuple[str, InputKind], Wanted] = {}
     for use in uses:
         wanted.setdefault(use.key, use.wanted)
@@ -157,7 +220,9 @@ class _Use:
 def _media_uses(graph: Mapping[str, Any], images: tuple[InputImage, ...], object_info: ObjectInfo) -> Iterator[_Use]:
     by_name = {image.name: image for image in images}
     for node_id, node in graph.items():
-        for input_name, value in node["inputs"].items():
+        for input_name, held in node["inputs"].items():
+            # ComfyUI takes a value out of such an object before it looks at it.
+            value = held["__value__"] if isinstance(held, Mapping) and "__value__" in held else held
             if not isinstance(value, str):
                 continue
             known = object_info.input(node["class_type"], input_name)
@@ -167,7 +232,7 @@ def _media_uses(graph: Mapping[str, Any], images: tuple[InputImage, ...], object
             if name in by_name and (known is None or known.choices is not None):
                 sent = Wanted(f"input.images '{name}'", kind, by_name[name].image, name, inline=True)
                 yield _Use(node_id, input_name, name, sent)
-            elif known is not None and _is_brought(known, name):
+            elif known is not None and _is_brought(node["class_type"], known, name, object_info):
                 yield _Use(node_id, input_name, name, Wanted(at, kind, name))
 
 
@@ -175,12 +240,14 @@ def _kind_of(known: InputInfo | None) -> InputKind:
     return cast(InputKind, known.upload or "file") if known is not None else "file"
 
 
-def _is_brought(known: InputInfo, name: str) -> bool:
+def _is_brought(class_type: str, known: InputInfo, name: str, object_info: ObjectInfo) -> bool:
     """For a loader, anything but a plain name in ComfyUI's input folder. An absolute path, or one that climbs, would
     have ComfyUI read whatever file of the machine it names; the stage lets none through that leads off the volume.
 
-    The loaders of some node packs do not say that they are, and offer files like any other choice: of these, only what
-    cannot be a file's name."""
-    if known.upload is not None:
+    The loaders of some node packs do not say that they are, and offer files like any other choice: of those that nobody
+    recorded, only what cannot be a file's name."""
+    inputs = object_info.raw[class_type].get("input", {})
+    config = (inputs.get("required") or {}).get(known.name) or (inputs.get("optional") or {}).get(known.name)
+    if known.upload is not None or folder_of(class_type, known.name, config) == INPUT_FOLDER:
         return bool(_FROM_ELSEWHERE.match(name)) or name.startswith(_ON_VOLUME) or ".." in name.split("/")
     return known.choices is not None and name not in known.choices and bool(_FROM_ELSEWHERE.match(name))

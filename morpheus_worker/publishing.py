@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,11 +30,10 @@ from morpheus_worker.deadlines import Allowance, awaited
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
 from morpheus_worker.looks import Looks, looks_of
-from morpheus_worker.paths import JOB_OUTPUTS, UnsafePathError, safe_filename
+from morpheus_worker.paths import JOB_OUTPUTS, UnsafePathError, is_record, safe_filename
 from morpheus_worker.volume import confined, ensure_writable, translated
 
 RECORD: Final = "result.json"
-_RECORD_NAME: Final = re.compile(r"result(-\d+)?\.json", re.IGNORECASE)
 
 LONG_DATA: Final = 16 * 1024
 """Characters from which an output's base64 is put into the record as it is."""
@@ -269,7 +267,7 @@ class JobFolder:
         return path
 
     def _publish_part(self, ref: FileRef, part: Part) -> OutputFile:
-        path = self._commit(part.path, _output_name(ref.filename))
+        path = self._commit(part.path, output_name(ref.filename))
         self._published.append(path)
         where = {"path": str(path), "volume_path": str(self.relative / path.name)}
         return output_of(ref, path.name, part.size, part.sha256, part.looks, **where)
@@ -395,10 +393,10 @@ def too_large(max_bytes: int) -> MorpheusError:
     return MorpheusError(Code.RESULT_TOO_LARGE, said, details={"max_result_bytes": max_bytes})
 
 
-def _output_name(reported: str) -> str:
+def output_name(reported: str) -> str:
     """A plain name, and never one of a record: that would say that the job is complete."""
     name = safe_filename(reported)
-    return f"output-{name}" if _RECORD_NAME.fullmatch(name) else name
+    return f"output-{name}" if is_record(name) else name
 
 
 def _sync_folder(path: Path) -> None:

@@ -28,7 +28,7 @@ from morpheus_worker.jobs import StoreName
 
 PREFIX: Final = "MORPHEUS_"
 BUCKET_PREFIX: Final = "bucket_"
-OTHERS: Final = frozenset({"comfy_org_api_key"})
+OTHERS: Final = frozenset({"comfy_org_api_key", "enable_face_refinement"})
 """Fields of this prefix, and these, are other people's names, used as they are."""
 
 LONGEST_PRESIGNED_S: Final = 7 * 24 * 3600
@@ -60,6 +60,10 @@ def _split_arguments(value: object) -> object:
 
 def _split_list(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _shipped(name: str) -> Path:
@@ -135,6 +139,9 @@ class Settings(BaseModel):
     comfy_org_api_key: SecretStr | None = Field(
         None, description="Key for ComfyUI's paid API nodes, for jobs that bring none."
     )
+    enable_face_refinement: Annotated[bool | None, BeforeValidator(_stripped)] = Field(
+        None, description="Whether sdxl_txt2img_pag redraws faces when a job does not say; default: it does."
+    )
     bucket_endpoint_url: str | None = Field(
         None,
         description="The S3 endpoint; the bucket may be part of it.",
@@ -208,6 +215,12 @@ class Settings(BaseModel):
         if self.comfyui_dir is not None:
             return self.comfyui_dir
         return None if self._url_was_set else IMAGE_COMFYUI_DIR
+
+    @property
+    def deployment(self) -> Mapping[str, Any]:
+        """The defaults of params that the environment sets, by the names that templates know them under."""
+        told = {variable_of("enable_face_refinement"): self.enable_face_refinement}
+        return {name: value for name, value in told.items() if value is not None}
 
     def table(self) -> list[tuple[str, str, str]]:
         """Rows of (variable, value in force, description), for `morpheus config`."""

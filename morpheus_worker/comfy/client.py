@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,8 +29,10 @@ from morpheus_worker.comfy.http import (
     Refusal,
     UnexpectedAnswerError,
 )
-from morpheus_worker.comfy.messages import Executed, ExecutionSuccess, Message
+from morpheus_worker.comfy.messages import Executed, ExecutionStart, ExecutionSuccess, Message
 from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.overheard import Overheard
+from morpheus_worker.comfy.recorded import pack_of
 from morpheus_worker.comfy.socket import EventStream, Gap, Inbox
 from morpheus_worker.comfy.tracker import Place, PromptTracker, Seen, State
 from morpheus_worker.comfy.watch import RECONCILE_DEAF_S, Silence, Watch
@@ -49,6 +51,9 @@ STOP_WAIT_S: Final = 10.0
 STOP_TURN_S: Final = 0.25
 STOP_READ_S: Final = 2.0
 """How long ComfyUI may take to answer while a prompt is stopped."""
+ONE_BY_ONE: Final = 8
+"""Node classes that are described anew one by one; of more, all are asked for at once."""
+
 LEAST_READ_S: Final = 0.5
 WATCH_READ_S: Final = 5.0
 """And while one is watched. One that holds Python's lock may take seconds; it is asked again."""
@@ -60,7 +65,8 @@ STOP_TRIES: Final = 4
 class Order:
     """A prompt to run. `where` names a node's input in the caller's words; `on_output` hears what a node reported, as
     soon as it did; `on_outputs`, if the events tell, that every node with an output has reported, a moment before the
-    prompt is known to have succeeded; `extra_data` goes with the prompt."""
+    prompt is known to have succeeded; `extra_data` goes with the prompt; `fails_on` are parts of lines in ComfyUI's log
+    that mean a failure of this code."""
 
     graph: Mapping[str, Any]
     deadline: Deadline
@@ -70,6 +76,7 @@ class Order:
     on_output: Callable[[str, Mapping[str, Any]], None] = lambda _node_id, _output: None
     on_outputs: Callable[[], None] = lambda: None
     extra_data: Mapping[str, Any] = field(default_factory=dict)
+    fails_on: Mapping[str, Code] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,26 @@ class ComfyClient:
                 run.note_the_rest()
                 raise
 
+    def refresh(self, class_types: Iterable[str], deadline: Deadline) -> bool:
+        """Asks anew about these node classes; whether the object info changed. It was read at boot, and models may have
+        been added since.
+
+        Raises:
+            MorpheusError: `connection`.
+        """
+        known, asked = self.object_info.raw, set(class_types)
+        timeout_s = min(READ_TIMEOUT_S, max(LEAST_READ_S, deadline.remaining_s))
+        now: dict[str, Any] = {}
+        if len(asked) > ONE_BY_ONE:
+            now = {name: raw for name, raw in self.http.object_info(timeout_s=timeout_s).items() if name in asked}
+        else:
+            for class_type in asked:
+                now |= self.http.node_info(class_type, timeout_s=timeout_s)
+        changed = {name: raw for name, raw in now.items() if known.get(name) != raw}
+        if changed:
+            self.object_info = ObjectInfo({**known, **changed}, self.object_info.own_checks)
+        return bool(changed)
+
     def trouble(self) -> str | None:
         """Why no further prompt can be expected to run, or None: the process is gone, or a prompt will not stop."""
         exit_said = self.exit_of_process()
@@ -140,6 +167,7 @@ class _Run:
         self._client_id = client.events.client_id
         self._tracker = PromptTracker(prompt_id, order.graph, time.monotonic)
         self._watch = Watch()
+        self._overheard = Overheard(order.fails_on, lambda: client.http.log_entries(timeout_s=self._patience_s))
         self._may_be_there = False
         self._submitted_at_s = time.monotonic()
         self._outputs: dict[str, Mapping[str, Any]] = {}
@@ -179,12 +207,15 @@ class _Run:
                 self._observe(news)
                 watch.noticed(tracker)
             if watch.due and not tracker.ended:
+                if tracker.started_at_s is not None:
+                    self._overheard.check()
                 self._reconcile()
                 watch.rest(tracker, connected=self._client.events.connected)
 
     def finished(self, warnings: list[str]) -> Finished:
         ended_at_s = time.monotonic()
         entry = _entry_or_raise(self._tracker)
+        self._overheard.check()
         outputs = {**entry.outputs, **self._outputs}
         self._client.habits.learn(self._order.graph, self._tracker.finished, outputs, self._shown_by)
         self._renew_if_deaf()
@@ -235,6 +266,7 @@ class _Run:
     def _post(self) -> Accepted | Refusal:
         order = self._order
         self._may_be_there = True
+        self._overheard.submitting()
         self._submitted_at_s = time.monotonic()
         self._client_id = self._client.events.client_id
         self._heard_all = self._is_listening()
@@ -254,7 +286,8 @@ class _Run:
         order, object_info = self._order, self._client.object_info
         if isinstance(answer, Refusal):
             self._may_be_there = False
-            raise faults.from_refusal(answer.error, answer.node_errors, order.graph, object_info, order.where)
+            told = (answer.error, answer.node_errors, order.graph, object_info, order.where)
+            raise faults.from_refusal(*told, pack_of=pack_of)
         if answer.prompt_id != self._prompt_id:
             # A ComfyUI that names its prompts itself. What it said meanwhile is lost, and will be asked for.
             self._client.events.rename(self._prompt_id, answer.prompt_id)
@@ -276,7 +309,9 @@ class _Run:
 
     def _observe(self, news: Message | Seen | HistoryEntry) -> None:
         self._tracker.observe(news)
-        if isinstance(news, Executed):
+        if isinstance(news, ExecutionStart):
+            self._overheard.started(news.timestamp_ms)
+        elif isinstance(news, Executed):
             self._outputs[news.node] = news.output or {}
             self._shown_by[news.node] = news.display_node or news.node
             self._order.on_output(news.node, news.output or {})

@@ -142,6 +142,10 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else _text(value)
 
 
+def _whole_or_none(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{value!r} is no list")
@@ -214,7 +218,7 @@ def _read_interrupted(data: Any) -> ExecutionInterrupted:
 
 _READERS: Final[Mapping[str, Callable[[Any], Message]]] = {
     "status": _read_status,
-    "execution_start": lambda data: ExecutionStart(_text(data["prompt_id"])),
+    "execution_start": lambda data: ExecutionStart(_text(data["prompt_id"]), _whole_or_none(data.get("timestamp"))),
     "execution_cached": lambda data: ExecutionCached(_text(data["prompt_id"]), _texts(data["nodes"])),
     "executing": _read_executing,
     "progress": _read_progress,
@@ -231,8 +235,9 @@ def _to_json(message: Message) -> tuple[str, Any]:
         case Status(queue_remaining, sid):
             status = {"status": {"exec_info": {"queue_remaining": queue_remaining}}}
             return "status", status | ({"sid": sid} if sid is not None else {})
-        case ExecutionStart(prompt_id):
-            return "execution_start", {"prompt_id": prompt_id}
+        case ExecutionStart(prompt_id, timestamp_ms):
+            told = {"timestamp": timestamp_ms} if timestamp_ms is not None else {}
+            return "execution_start", {"prompt_id": prompt_id} | told
         case ExecutionCached(prompt_id, nodes):
             return "execution_cached", {"nodes": list(nodes), "prompt_id": prompt_id}
         case Executing(prompt_id, node, display_node):

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from morpheus_worker.comfy.history import FileRef
@@ -54,6 +54,14 @@ class ComfyFiles(Protocol):
 
         Raises:
             OutputMissingError: when there is no such file, or not within ComfyUI's folders.
+        """
+
+    def made(self, folder: str, guesses: Iterable[PurePosixPath] = ()) -> list[PurePosixPath]:
+        """Every file in an output sub-folder, relative to the output folder; where that cannot be listed, those of
+        `guesses` that are there.
+
+        Raises:
+            MorpheusError: `connection`.
         """
 
     def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
@@ -109,6 +117,14 @@ class LocalFiles:
             raise OutputMissingError(ref)
         return path
 
+    def made(self, folder: str, guesses: Iterable[PurePosixPath] = ()) -> list[PurePosixPath]:  # noqa: ARG002
+        root = self._folders.output
+        return [
+            PurePosixPath(os.path.relpath(os.path.join(parent, name), root))
+            for parent, _, names in os.walk(root / folder)
+            for name in names
+        ]
+
     def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
         shutil.rmtree(self._folders.output / folder, ignore_errors=True)
         for ref in refs:
@@ -159,6 +175,16 @@ class RemoteFiles:
     def origin(self, ref: FileRef) -> Iterator[Origin]:
         with self._http.view(ref) as chunks:
             yield chunks
+
+    def made(self, folder: str, guesses: Iterable[PurePosixPath] = ()) -> list[PurePosixPath]:
+        return [path for path in guesses if path.is_relative_to(folder) and self._is_there(path)]
+
+    def _is_there(self, path: PurePosixPath) -> bool:
+        try:
+            with self._http.view(FileRef("", path.name, str(path.parent), "output")):
+                return True
+        except OutputMissingError:
+            return False
 
     def discard(self, folder: str, refs: Iterable[FileRef] = ()) -> None:
         kept = [folder, *(ref.filename for ref in refs)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -139,14 +140,28 @@ class ComfyHttp:
         doing = "interrupting the prompt"
         self._call("POST", "/interrupt", doing, json_body={"prompt_id": prompt_id}, read_timeout_s=timeout_s)
 
-    def object_info(self) -> dict[str, Any]:
+    def object_info(self, *, timeout_s: float = OBJECT_INFO_TIMEOUT_S) -> dict[str, Any]:
         doing = "describing its nodes"
-        return _object(self._call("GET", "/object_info", doing, read_timeout_s=OBJECT_INFO_TIMEOUT_S).data, doing)
+        return _object(self._call("GET", "/object_info", doing, read_timeout_s=timeout_s).data, doing)
+
+    def node_info(self, class_type: str, *, timeout_s: float = READ_TIMEOUT_S) -> dict[str, Any]:
+        """One class of the object info by its name, as it is now; an empty answer when this ComfyUI lacks it."""
+        doing = "describing a node class"
+        path = f"/object_info/{urllib.parse.quote(class_type, safe='')}"
+        return _object(self._call("GET", path, doing, read_timeout_s=timeout_s).data, doing)
 
     def system_stats(self) -> dict[str, Any]:
         """Versions, devices and memory."""
         doing = "describing its system"
         return _object(self._call("GET", "/system_stats", doing).data, doing)
+
+    def log_entries(self, *, timeout_s: float = READ_TIMEOUT_S) -> list[tuple[str, str]]:
+        """What ComfyUI wrote last, oldest first: (when, by its own clock; the text of one write)."""
+        doing = "reading its log"
+        answer = self._call("GET", "/internal/logs/raw", doing, read_timeout_s=timeout_s)
+        entries = _object(answer.data, doing).get("entries")
+        found = [_mapping(entry) for entry in entries] if isinstance(entries, list) else []
+        return [(str(entry.get("t", "")), str(entry.get("m", ""))) for entry in found]
 
     def upload(self, name: str, content: BinaryIO, *, subfolder: str = "") -> str:
         """Puts a file into ComfyUI's input folder and returns the name that loader nodes take.

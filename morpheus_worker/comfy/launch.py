@@ -103,14 +103,19 @@ def python_of(
     return next((python for python in candidates if exists(python)), own_executable)
 
 
-def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: the worker's, less what only the worker needs, and with telemetry declined."""
+def environment_of(environ: Mapping[str, str], folders: ComfyFolders | None = None) -> dict[str, str]:
+    """The child's environment: the worker's, less what only the worker needs, and with telemetry declined.
+
+    With its `folders`, node packs that keep models of their own elsewhere look among ComfyUI's first, where the volume
+    is linked: comfyui_controlnet_aux takes a variable for that (its README, "Custom path").
+    """
     passed_on = {
         name: value
         for name, value in environ.items()
         if name not in WITHHELD_NAMES and not name.startswith(WITHHELD_PREFIXES)
     }
-    return {**passed_on, **QUIET}
+    places = {"AUX_ANNOTATOR_CKPTS_PATH": str(folders.models / "controlnet_aux")} if folders is not None else {}
+    return {**places, **passed_on, **QUIET}
 
 
 class _FlagParser(argparse.ArgumentParser):

@@ -21,7 +21,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStart:
+    """The prompt begins; `timestamp_ms` is when, in milliseconds since the epoch by ComfyUI's clock."""
+
     prompt_id: str
+    timestamp_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

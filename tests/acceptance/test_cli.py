@@ -26,6 +26,7 @@ from morpheus_worker.library import Library
 from morpheus_worker.rehearsal import Faults
 from morpheus_worker.settings import Settings, variable_of
 from tests.commands import DEADLINE_S, MORPHEUS, Desk, desk, own_environment, serving
+from tests.exports import TXT2IMG
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
@@ -72,6 +73,19 @@ def test_a_job_runs_and_its_result_is_all_of_standard_output(here: Desk, made: J
 def test_a_picture_from_a_file_here_goes_in(here: Desk) -> None:
     (output,) = succeeded(here.morpheus("run", "upscale", "--image", "image=photo.png")).outputs
     assert (output.width, output.height) == (96, 64)
+
+
+def test_a_template_from_a_file_runs(here: Desk) -> None:
+    """One that `workflows import` has just written, say; also with a bare placeholder, which is no JSON."""
+    text = json.dumps({"_about": {"title": "mine"}, **GRAPH}).replace('"in.png"', "__param:photo__")
+    (here.folder / "own.json").write_text(text, encoding="utf-8")
+    result = succeeded(here.morpheus("run", "own.json", "--image", "photo=photo.png"))
+    assert result.workflow_name == "own"
+    assert list(result.params) == ["photo"]
+    (here.folder / "own.json").write_text(text + " and more", encoding="utf-8")
+    failure = failed(here.morpheus("run", "own.json", "--image", "photo=photo.png"))
+    assert failure.code == "invalid_workflow"
+    assert "there is text after the end of the JSON object" in failure.error
 
 
 def test_a_graph_from_a_file_runs_with_a_picture_for_its_loader(here: Desk) -> None:
@@ -286,6 +300,19 @@ def test_a_workflow_is_shown_by_its_alias_with_ranges_that_the_object_info_compl
     assert rows["prompt"][:2] == ["string", "required"]
     assert rows["seed"][:2] == ["seed", "drawn"]
     assert "dpmpp_2m_sde" in rows["sampler_name"][2] or "euler" in rows["sampler_name"][2]
+
+
+def test_an_export_becomes_a_workflow_of_the_volume_and_runs(here: Desk) -> None:
+    (here.folder / "export.json").write_text(json.dumps(TXT2IMG), encoding="utf-8")
+    overrides = here.volume / "morpheus_lib" / "workflows"
+    overrides.mkdir(parents=True)
+    imported = here.morpheus("workflows", "import", "export.json", "--name", "mine", "--to", str(overrides))
+    assert (imported.returncode, imported.stderr) == (0, "")
+    try:
+        result = succeeded(here.morpheus("run", "mine", "--param", "width=64", "--param", "height=72"))
+    finally:
+        (overrides / "mine.json").unlink()
+    assert (result.workflow_name, result.outputs[0].width, result.outputs[0].height) == ("mine", 64, 72)
 
 
 def test_link_says_what_it_did_and_what_is_missing(here: Desk, tmp_path: Path) -> None:

@@ -27,8 +27,10 @@ from PIL import Image
 from morpheus_worker.jobs import JobResult
 from morpheus_worker.library import Library
 from morpheus_worker.settings import Settings
+from morpheus_worker.templates.template import parse_template
 from tests.commands import DEADLINE_S, Desk, desk, free_port, own_environment
 from tests.documents import PROJECT, Block, as_json, blocks, documents
+from tests.exports import TXT2IMG
 
 JOB_ID = "the-readmes-own-job"
 ACTIVATE = ". .venv/bin/activate"
@@ -89,6 +91,30 @@ def the_params_of(workflow: str) -> Callable[[Session, str], None]:
     return look
 
 
+def the_import(session: Session, _printed: str) -> None:
+    template = parse_template((session.folder / "poster.json").read_text(encoding="utf-8"), name="poster")
+    assert list(template.params) == ["prompt", "seed"]
+
+
+def the_proposal(session: Session, _printed: str) -> None:
+    template = parse_template((session.folder / "banner.json").read_text(encoding="utf-8"), name="banner")
+    assert {"prompt", "negative_prompt", "seed", "steps", "checkpoint_name"} <= template.params.keys()
+
+
+def the_report(_session: Session, printed: str) -> None:
+    told = json.loads(printed)
+    assert [one["workflow"] for one in told["workflows"]] == ["sdxl_txt2img"]
+    assert told["ok"] is (told["errors"] == 0) is True
+
+
+def the_schema(_session: Session, printed: str) -> None:
+    assert "prompt" in json.loads(printed)["required"]
+
+
+def no_errors(_session: Session, printed: str) -> None:
+    assert ": 0 errors," in printed.splitlines()[-1]
+
+
 def a_url(session: Session, printed: str) -> None:
     assert re.search(r"http://127\.0\.0\.1:\d+", printed)
 
@@ -110,6 +136,7 @@ def folders(session: Session, printed: str) -> None:
 
 
 REAL_COMFYUI = NotRun("it needs a real ComfyUI")
+A_RUNNING_COMFYUI = NotRun("it needs a running ComfyUI; tests/integration/test_object_info_save.py has one")
 BENCHMARK = NotRun("it takes as long as what it measures")
 
 LINES: dict[str, Run | Elsewhere | NotRun] = {
@@ -122,8 +149,17 @@ LINES: dict[str, Run | Elsewhere | NotRun] = {
     "mkdir -p /tmp/volume": Run(),
     'morpheus run sdxl_txt2img --param prompt="a lighthouse at dusk" --param steps=12': Run(a_picture(1024, 1024)),
     "morpheus run upscale --image image=photo.png": Run(a_picture(96, 64)),
-    "morpheus workflows list": Run(the_workflows),
+    "morpheus workflows list --models": Run(the_workflows),
+    "morpheus workflows show sdxl_pulid": Run(the_params_of("sdxl_pulid")),
+    "morpheus workflows import export.json --name poster --param prompt=6.text --param seed=3.seed": Run(the_import),
+    "morpheus check": Run(no_errors),
+    "morpheus workflows import export.json --name banner": Run(the_proposal),
+    "morpheus check poster.json banner.json": Run(no_errors),
+    "morpheus check sdxl_txt2img --json": Run(the_report),
     "morpheus workflows show sdxl_txt2img": Run(the_params_of("sdxl_txt2img")),
+    "morpheus workflows show sdxl_txt2img --json-schema": Run(the_schema),
+    "morpheus object-info save nodes.json.gz --url http://127.0.0.1:8188": A_RUNNING_COMFYUI,
+    "morpheus check poster.json --object-info nodes.json.gz": A_RUNNING_COMFYUI,
     """python handler.py --test_input '{"input": {"workflow_name": "smoke"}}'""": Run(a_local_test),
     "morpheus gateway --root /workspace --port 8000": Run(a_url, stays=True),
     "curl -O http://127.0.0.1:8000/download/runpod-volume/job_outputs/<job id>/sdxl_txt2img_00001_.png": Run(
@@ -225,6 +261,7 @@ def test_a_line_does_what_the_docs_say(document: str, line: str, session_of: Cal
 
 def typed(document: str, own: Desk, folder: Path) -> Session:
     Image.new("RGB", (24, 16), "teal").save(folder / "photo.png")
+    (folder / "export.json").write_text(json.dumps(TXT2IMG), encoding="utf-8")
     lines = [line for line in lines_of(document) if isinstance(LINES[line], Run)]
     (folder / "session.sh").write_text(script(lines, substitutes(own, folder)), encoding="utf-8")
     with (folder / "log").open("w") as log:

@@ -13,7 +13,7 @@ from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import ComfyFiles, LocalFiles, RemoteFiles
 from morpheus_worker.comfy.http import ComfyHttp
 from morpheus_worker.comfy.launch import folders_of
-from morpheus_worker.comfy.objectinfo import ObjectInfo
+from morpheus_worker.comfy.recorded import with_own_checks
 from morpheus_worker.comfy.socket import EventStream
 from morpheus_worker.library import Library
 from morpheus_worker.pipeline import Worker
@@ -62,7 +62,7 @@ def assembled(url: str, volume: Path, files: ComfyFiles | None, **environment: s
     http, events, s3 = ComfyHttp(url), EventStream(url), S3Store.of(settings)
     events.start()
     try:
-        object_info = ObjectInfo(http.object_info())
+        object_info = with_own_checks(http.object_info())
         library = Library.load(settings.workflows_dir, volume / "morpheus_lib/workflows", object_info=object_info)
         comfy = ComfyClient(http, events, object_info)
         yield Worker(

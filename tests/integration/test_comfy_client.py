@@ -204,7 +204,7 @@ def test_a_missing_model_is_told(desk: Desk) -> None:
     desk.peer.refusal = refusal({"type": "value_not_in_list", "message": "…", "extra_info": extra})
     failure = desk.start().failure()
     assert failure.code == Code.MISSING_MODEL
-    assert "did you mean 'a.safetensors'?" in failure.message
+    assert "there is no model 'b.safetensors' (there are: a.safetensors)" in failure.message
 
 
 def test_a_missing_node_is_told(desk: Desk) -> None:

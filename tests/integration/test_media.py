@@ -395,7 +395,10 @@ def test_a_comfyui_elsewhere_gets_what_was_fetched(
 
 def test_a_loader_that_does_not_say_so_takes_a_url_too(fetching_worker: Worker, server: MediaServer) -> None:
     """Whatever is a choice and gets a URL that is none of its choices, as with the loaders of some node packs."""
-    graph = {"1": {"class_type": "LatentUpscale", "inputs": {"upscale_method": server.serve("/gone", status(404))}}}
+    inputs = {"samples": ["0", 0], "width": 64, "height": 64, "crop": "disabled"}
+    inputs["upscale_method"] = server.serve("/gone", status(404))
+    graph: dict[str, Any] = {"1": {"class_type": "LatentUpscale", "inputs": inputs}}
+    graph["0"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 32, "height": 32, "batch_size": 1}}
     graph["2"] = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
     failure = failed(run(fetching_worker, graph_job(graph)))
     assert failure.code == Code.INPUT_UNREACHABLE

@@ -144,3 +144,10 @@ def test_the_child_does_not_get_what_only_the_worker_needs() -> None:
     }
     child = environment_of(kept | withheld)
     assert child == kept | {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def test_a_node_pack_looks_for_its_own_models_where_the_volume_is_linked() -> None:
+    folders = folders_of(Path("/comfyui"), [])
+    assert environment_of({}, folders)["AUX_ANNOTATOR_CKPTS_PATH"] == "/comfyui/models/controlnet_aux"
+    chosen = {"AUX_ANNOTATOR_CKPTS_PATH": "/elsewhere"}
+    assert environment_of(chosen, folders)["AUX_ANNOTATOR_CKPTS_PATH"] == "/elsewhere"

@@ -20,6 +20,7 @@ from morpheus_worker.library import Library
 from morpheus_worker.rehearsal import Faults
 from morpheus_worker.settings import PREFIX, SHELL_NAMES, TEST_PREFIX, Settings
 from morpheus_worker.templates.bind import fill, resolve
+from morpheus_worker.templates.brackets import weighed
 from morpheus_worker.templates.declared import About, Declaration, MediaKind, ParamType
 from morpheus_worker.templates.template import Template, parse_template
 from tests.documents import PROJECT, as_json, blocks, documents, inline_code, links, tables, text_of
@@ -177,12 +178,12 @@ def staged(form: Template) -> Any:
 
 
 def test_the_example_of_about_has_every_key() -> None:
-    about, _ = json_of("docs/templates.md")
+    about, *_ = json_of("docs/templates.md")
     assert About.model_validate(about["_about"]).model_fields_set == set(About.model_fields)
 
 
 def test_the_example_of_params_does_what_the_text_says() -> None:
-    _, params = json_of("docs/templates.md")
+    _, params, *_ = json_of("docs/templates.md")
     graph = {
         "8": {"class_type": "Draw", "inputs": {key: f"__param:{key}__" for key in ("prompt", "steps")} | SIZE},
         "20": {"class_type": "Enlarge", "inputs": {"image": ["8", 0], "by": "__param:by__"}},
@@ -194,6 +195,47 @@ def test_the_example_of_params_does_what_the_text_says() -> None:
     assert "20" not in small
     large = fill(resolve(made, {"prompt": "x", "enlarge": True, "by": 2})).graph
     assert (large["9"]["inputs"]["images"], large["20"]["inputs"]["by"]) == (["20", 0], 2)
+
+
+def test_the_example_of_optional_parts_does_what_the_text_says() -> None:
+    _, _, params, _ = json_of("docs/templates.md")
+    graph = {
+        "1": {"class_type": "Load", "inputs": {}},
+        "5": {"class_type": "Guide", "inputs": {"model": ["1", 0], "scale": "__param:guidance__"}},
+        "10": {"class_type": "Encode", "inputs": {}},
+        "11": {"class_type": "LoadImage", "inputs": {"image": "__param:face__"}},
+        "12": {"class_type": "Identify", "inputs": {"model": ["5", 0], "image": ["11", 0]}},
+        "13": {"class_type": "Control", "inputs": {"positive": ["10", 0], "negative": ["10", 1], "image": ["11", 0]}},
+        "7": {"class_type": "Sample", "inputs": {"model": ["12", 0], "plus": ["13", 0], "minus": ["13", 1]}},
+        "8": {"class_type": "LoadVae", "inputs": {"name": "__param:vae_name__"}},
+        "6": {"class_type": "Decode", "inputs": {"samples": ["7", 0], "vae": ["1", 2]}},
+    }
+    made = parse_template(json.dumps(params | graph), name="test")
+    plain = fill(resolve(made, {"guidance": 0})).graph
+    assert list(plain) == ["1", "10", "7", "6"]
+    assert plain["7"]["inputs"] == {"model": ["1", 0], "plus": ["10", 0], "minus": ["10", 1]}
+    whole = fill(resolve(made, {"face": "a.png", "vae_name": "v"}), {"face": "a.png"}).graph
+    assert (list(whole), whole["6"]["inputs"]["vae"]) == (list(graph), ["8", 0])
+
+
+def test_the_example_of_a_list_does_what_the_text_says() -> None:
+    _, _, _, params = json_of("docs/templates.md")
+    graph: dict[str, Any] = {
+        "1": {"class_type": "Load", "inputs": {}},
+        "2": {"class_type": "Lora", "inputs": {"model": ["1", 0], "clip": ["1", 1]}},
+        "3": {"class_type": "Sample", "inputs": {"model": ["2", 0], "clip": ["2", 1]}},
+    }
+    graph["2"]["inputs"] |= {"name": "__param:loras.name__", "strength": "__param:loras.strength__"}
+    made = parse_template(json.dumps(params | graph), name="test")
+    (sent,) = [
+        as_json(f'{{"loras": {code}}}') for code in inline_code("docs/templates.md") if code.startswith('[{"name"')
+    ]
+    filled = fill(resolve(made, sent)).graph
+    assert list(filled) == ["1", "2", "2_2", "3"]
+    assert filled["2_2"]["inputs"] == {"model": ["2", 0], "clip": ["2", 1], "name": "b.safetensors", "strength": 1.0}
+    assert fill(resolve(made, {})).graph["3"]["inputs"] == {"model": ["1", 0], "clip": ["1", 1]}
+    (row,) = (row for row in tables("docs/templates.md", "key")[0] if codes_in(row[0])[0] == "brackets")
+    assert weighed(codes_in(row[1])[1]) == codes_in(row[1])[2]
 
 
 def test_the_keys_and_types_of_a_declaration_are_all_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import os
 import urllib.parse
@@ -510,18 +511,67 @@ def test_an_input_folder_that_is_full_or_gone_is_said(desk: Desk) -> None:
     assert failed.value.retryable
 
 
+def test_a_file_ends_as_its_loader_wants_it(desk: Desk) -> None:
+    (desk.volume / "a.pid").write_bytes(b"vector")
+    (desk.volume / "b.ipadpt").write_bytes(b"vector")
+    inline = "data:application/octet-stream;base64,AAAA"
+    wanted = [Wanted(name, "file", name, suffix=".ipadpt") for name in ("a.pid", "b.ipadpt", inline)]
+    with staged(desk.stage()) as stage:
+        placed = stage.bring([*wanted, Wanted("plain", "file", inline)])
+        assert [name.rpartition("-")[2] for name in placed[:2]] == ["a.pid.ipadpt", "b.ipadpt"]
+        assert placed[2].endswith(".ipadpt")
+        assert not placed[3].endswith(".ipadpt")
+
+
 # --- where a node may write
 
 
-@pytest.mark.parametrize("value", ["/workspace/models/x.pid", "runpod-volume/models/x.pid", "models/x.pid"])
+@pytest.mark.parametrize("value", ["/workspace/pids/x.pid", "runpod-volume/pids/x.pid", "pids/x.pid"])
 def test_an_output_path_is_on_the_volume(desk: Desk, value: str) -> None:
-    assert desk.stage().output_path("params.save_pod_path", value) == str(desk.volume / "models" / "x.pid")
+    assert desk.stage().output_path("params.save_pod_path", value) == str(desk.volume / "pids" / "x.pid")
 
 
-@pytest.mark.parametrize("value", ["/etc/x", "../x", "", "link/x", "~/x", "x\x00"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("/etc/x", "../x", "", "link/x", "~/x", "x\x00"),
+        *("models/x", "morpheus_model_cache/custom_nodes/x.py", "huggingface-cache/x", "morpheus_lib/workflows/x.json"),
+        *(
+            "job_index/x",
+            "cache/x",
+            "inward/x",
+            "job_outputs/7/result.json",
+            "job_outputs/7/Result-2.JSON",
+            ".",
+            "/",
+            "file/x",
+            "job_outputs/later",
+            "morpheus_lib/workflows/linked.json",
+            "shared/x.json",
+            "job_outputs",
+        ),
+    ],
+)
 def test_an_output_path_elsewhere_is_rejected(desk: Desk, value: str) -> None:
     (desk.volume / "link").symlink_to(desk.outside.parent)
+    (desk.volume / "inward").symlink_to(desk.volume / "models")
+    (desk.volume / "shared").mkdir()
+    (desk.volume / "morpheus_lib").symlink_to(desk.volume / "shared")
+    (desk.volume / "file").touch()
+    stage = dataclasses.replace(desk.stage(), kept=[desk.volume / "cache"])
     with pytest.raises(MorpheusError) as refused:
-        desk.stage().output_path("params.save_pod_path", value)
+        stage.output_path("params.save_pod_path", value)
     assert refused.value.code == Code.INPUT_REJECTED
     assert [problem.at for problem in refused.value.problems] == ["params.save_pod_path"]
+
+
+@pytest.mark.parametrize("value", ["job_outputs/abc", "job_outputs/abc/", "job_outputs/abc/x.pid"])
+def test_an_output_may_go_to_another_job_s_folder(desk: Desk, value: str) -> None:
+    (desk.volume / "job_outputs" / "abc").mkdir(parents=True)
+    assert desk.stage().output_path("params.save_pod_path", value) == str(desk.volume / value)
+
+
+def test_base64_is_no_folder(desk: Desk) -> None:
+    with pytest.raises(MorpheusError) as failed, staged(desk.stage()) as stage:
+        stage.bring([Wanted("a", "dir", base64.b64encode(PNG).decode())])
+    assert failed.value.code == Code.INPUT_UNREACHABLE

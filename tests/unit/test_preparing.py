@@ -40,6 +40,7 @@ INFO = ObjectInfo(
         "LoadVideo": loader("file", ["COMBO", {"options": ["a.mp4"], "video_upload": True}]),
         "LoadAudio": loader("audio", [["a.wav"], {"audio_upload": True}]),
         "PackLoader": loader("file", [["a.bin"], {}]),
+        "VHS_LoadVideo": loader("video", [["a.mp4"], {}]),
         "Ask": loader("service", [["https://one.example/", "https://two.example/"], {}]),
         "Say": loader("text", ["STRING", {}]),
     }
@@ -64,7 +65,7 @@ def worker(tmp_path: Path) -> Worker:
         (tmp_path / f"{name}.json").write_text(json.dumps({"_about": about, **GRAPH}))
     return Worker(
         settings=Settings(job_timeout_s=500.0),
-        comfy=cast(ComfyClient, SimpleNamespace(object_info=INFO)),
+        comfy=cast(ComfyClient, SimpleNamespace(object_info=INFO, refresh=lambda *_: False)),
         files=LocalFiles(folders_of(tmp_path / "comfy", [])),
         library=Library.load(tmp_path),
         replays=Replays(tmp_path),
@@ -159,7 +160,6 @@ def test_each_loader_wants_its_own_kind(worker: Worker, tmp_path: Path, kind: st
         ("Say", "text", uri(picture())),
         ("LoadImage", "image", "a.png"),
         ("PackLoader", "file", "/runpod-volume/a.bin"),
-        ("Unknown", "file", "https://two.example/"),
         ("LoadImage", "image", ["7", 0]),
         ("LoadImage", "other", "https://two.example/"),
     ],
@@ -167,6 +167,34 @@ def test_each_loader_wants_its_own_kind(worker: Worker, tmp_path: Path, kind: st
 def test_what_is_no_medium_stays_as_it_is(worker: Worker, tmp_path: Path, node: tuple[str, str, object]) -> None:
     nodes = [node, *([("Say", "text", "x")] * 7)]
     assert prepared(worker, tmp_path, *nodes)[0] == node[2]
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        ("LoadImage", "image", {"__value__": "/etc/secret.png"}),
+        ("LoadImage", "image", {"__value__": "../secret.png"}),
+        ("VHS_LoadVideo", "video", "/etc/secret.mp4"),
+        ("VHS_LoadVideo", "video", "../../secret.mp4"),
+    ],
+)
+def test_no_way_of_writing_a_path_leads_off_the_volume(
+    worker: Worker, tmp_path: Path, node: tuple[str, str, object]
+) -> None:
+    assert refused(worker, tmp_path, node).code in (Code.INPUT_REJECTED, Code.INPUT_UNREACHABLE)
+
+
+def test_a_loader_of_a_node_pack_takes_what_lies_on_the_volume(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "job_outputs").mkdir()
+    (tmp_path / "job_outputs" / "x.mp4").write_bytes(CLIP)
+    assert prepared(worker, tmp_path, ("VHS_LoadVideo", "video", "job_outputs/x.mp4")) == ["tok-0-x.mp4"]
+    assert prepared(worker, tmp_path, ("VHS_LoadVideo", "video", "a.mp4")) == ["a.mp4"]
+
+
+def test_a_class_that_is_not_there_is_told_before_anything_is_fetched(worker: Worker, tmp_path: Path) -> None:
+    failure = refused(worker, tmp_path, ("Unknown", "x", 1), ("LoadImage", "image", "https://nowhere.example/x.png"))
+    assert failure.code == Code.MISSING_NODE
+    assert "node 0: this ComfyUI has no node class 'Unknown'" in failure.message
 
 
 def test_one_picture_for_two_loaders_is_what_each_of_them_wants(worker: Worker, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_a_variable_sets_its_field(variable: str, value: str, field: str, meanin
     assert getattr(Settings.from_environment({variable: value}), field) == meaning
 
 
+@pytest.mark.parametrize(("value", "told"), [(" 0", False), ("False ", False), ("1", True), ("", None)])
+def test_the_name_that_face_refinement_has_elsewhere(value: str, told: bool | None) -> None:
+    settings = Settings.from_environment({"ENABLE_FACE_REFINEMENT": value})
+    assert dict(settings.deployment) == ({} if told is None else {"ENABLE_FACE_REFINEMENT": told})
+
+
 def test_the_buckets_variables_keep_the_names_that_others_gave_them() -> None:
     said = {
         "BUCKET_ENDPOINT_URL": "https://s3.example",
