@@ -853,14 +853,24 @@ class cancelled_once:  # noqa: N801
 
 
 def once_there(path: Path, then: Play) -> Play:
-    """Goes on when the whole of `BODY` has arrived at `path`."""
+    """Goes on when the whole of `BODY` has arrived at `path`, for all who wait for it: whoever sees it may be why it is
+    gone when the next one looks."""
+    seen = threading.Event()
 
     def play(exchange: Exchange) -> None:
-        while not (path.exists() and path.stat().st_size == len(BODY)) and not exchange.closing.wait(0.005):
+        while not (seen.is_set() or _is_whole(path)) and not exchange.closing.wait(0.005):
             pass
+        seen.set()
         then(exchange)
 
     return play
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.stat().st_size == len(BODY)
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("play", [never, stalled, dribble(0.02)], ids=["waiting", "stalled", "receiving"])
