@@ -283,7 +283,12 @@ def _worker(
     ending: contextlib.ExitStack,
 ) -> Worker:
     object_info = with_own_checks(http.object_info())
-    library = Library.load(settings.workflows_dir, settings.volume_root / OVERRIDES_FOLDER, object_info=object_info)
+    library = Library.load(
+        settings.workflows_dir,
+        settings.volume_root / OVERRIDES_FOLDER,
+        object_info=object_info,
+        deployment=settings.deployment,
+    )
     for sentence in library.warnings:
         log.warning("%s", sentence)
     events = EventStream(settings.comfyui_url)

@@ -236,7 +236,8 @@ class _Linker:
             places = (model.path, *model.also)
             kept = (source / place for place in places for source in sources if os.path.exists(source / place))
             found = next(kept, None)
-            for place in places if found is not None else ():
+            # Where the entry itself lies deeper, its folder is linked as a whole.
+            for place in (place for place in places if found is not None and len(place.parts) == 2):
                 items = self._models.setdefault(place.parent.name, [])
                 if all(item.name != place.name for item in items):
                     items.append(_Alias(place.name, str(found)))

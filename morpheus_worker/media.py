@@ -211,13 +211,14 @@ class Stage:
         try:
             path = confined(self.volume_root, volume_relative(value, volume_root=self.volume_root))
             is_right = path.is_dir() if kind == "dir" else path.is_file()
+            is_bare = kind == "dir" and is_right and all(entry.name.startswith(".") for entry in path.iterdir())
         except UnsafePathError as failure:
             # A URL without its scheme may end in a signature.
             said = str(failure) if "?" not in value else "is no path on the volume"
             raise MediaRefusedError(Code.INPUT_REJECTED, said, f"send {FORMS}") from None
         except OSError as failure:
             raise MediaRefusedError(Code.INPUT_UNREACHABLE, f"cannot be read: {failure.strerror}") from None
-        if is_right and kind == "dir" and not any(entry.is_file() for entry in path.iterdir()):
+        if is_bare:
             raise MediaRefusedError(Code.INPUT_REJECTED, f"the folder '{_shown(value)}' has no files in it")
         if is_right:
             return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from morpheus_worker.templates.values import as_text
 
 if TYPE_CHECKING:
     from morpheus_worker.s3 import S3Store
+
+log = logging.getLogger(__name__)
 
 _ON_VOLUME: Final = ("/", "runpod-volume/", "workspace/", "job_outputs/")
 """How a caller's graph may name a file on the volume where a loader node wants a file name."""
@@ -103,12 +106,21 @@ def _check(
     are not there yet. The object info is the boot's; a refusal that rests on it alone is judged by one of now."""
 
     def fresh(class_types: Collection[str]) -> ObjectInfo:
-        worker.comfy.refresh(class_types, stage.allowance.deadline)
+        _refreshed(class_types, worker, stage.allowance.deadline)
         return worker.comfy.object_info
 
     refused = refusal(graph, worker.comfy.object_info, where, pack_of=pack_of, pending=frozenset(pending), fresh=fresh)
     if refused is not None:
         raise refused
+
+
+def _refreshed(class_types: Collection[str], worker: Worker, deadline: Deadline) -> bool:
+    """Whether the object info has changed. A ComfyUI that does not answer has nothing new to say."""
+    try:
+        return worker.comfy.refresh(class_types, deadline)
+    except MorpheusError as failure:
+        log.warning("its node classes could not be asked for anew: %s", failure)
+        return False
 
 
 def _resolved(request: JobRequest, template: Template, worker: Worker, deadline: Deadline) -> Resolved:
@@ -127,7 +139,7 @@ def _resolved(request: JobRequest, template: Template, worker: Worker, deadline:
     try:
         return resolved()
     except MorpheusError as refused:
-        if refused.code != Code.MISSING_MODEL or not worker.comfy.refresh(choosing_classes(template), deadline):
+        if refused.code != Code.MISSING_MODEL or not _refreshed(choosing_classes(template), worker, deadline):
             raise
     return resolved()
 
@@ -152,8 +164,8 @@ def _prepare_template(request: JobRequest, worker: Worker, stage: Stage) -> Prep
         Wanted(at=f"params.{slot.key}", kind=slot.kind, value=slot.value, as_path=slot.as_path, suffix=slot.suffix)
         for slot in resolved.media
     ]
-    placed = dict(zip((slot.key for slot in resolved.media), stage.bring(wanted), strict=True))
-    placed |= {path.key: stage.output_path(f"params.{path.key}", path.value) for path in resolved.output_paths}
+    placed = {path.key: stage.output_path(f"params.{path.key}", path.value) for path in resolved.output_paths}
+    placed |= zip((slot.key for slot in resolved.media), stage.bring(wanted), strict=True)
     bound = fill(resolved, placed) if pending else draft
     return Prepared(
         graph=bound.graph,

@@ -157,7 +157,7 @@ class JobFolder:
                 stream.flush()
                 if self._published:
                     os.fsync(stream.fileno())
-            path = self._commit(part, RECORD)
+            path = give_name(part, self.path, RECORD)
             if self._published:
                 _sync_folder(self.path)
         self._complete = True
@@ -267,29 +267,31 @@ class JobFolder:
         return path
 
     def _publish_part(self, ref: FileRef, part: Part) -> OutputFile:
-        path = self._commit(part.path, output_name(ref.filename))
+        path = give_name(part.path, self.path, output_name(ref.filename))
         self._published.append(path)
         where = {"path": str(path), "volume_path": str(self.relative / path.name)}
         return output_of(ref, path.name, part.size, part.sha256, part.looks, **where)
 
-    def _commit(self, part: Path, name: str) -> Path:
-        """Gives the part the first free name of `name`, `name-2`, …, without ever replacing a file."""
-        for candidate in numbered(name):
-            target = self.path / candidate
-            try:
-                os.link(part, target)
-            except FileExistsError:
+
+def give_name(part: Path, folder: Path, name: str) -> Path:
+    """Gives a hidden file in `folder` the first free name of `name`, `name-2`, …, without ever replacing a file, and
+    returns its path."""
+    for candidate in numbered(name):
+        target = folder / candidate
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            continue
+        except OSError as failure:
+            if failure.errno not in _NO_LINKS:
+                raise
+            if target.exists():
                 continue
-            except OSError as failure:
-                if failure.errno not in _NO_LINKS:
-                    raise
-                if target.exists():
-                    continue
-                os.rename(part, target)
-                return target
-            part.unlink()
+            os.rename(part, target)
             return target
-        raise AssertionError("unreachable: the names never end")
+        part.unlink()
+        return target
+    raise AssertionError("unreachable: the names never end")
 
 
 def output_of(ref: FileRef, filename: str, size: int, sha256: str, looks: Looks, **where: str) -> OutputFile:

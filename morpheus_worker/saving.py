@@ -1,7 +1,7 @@
 """Puts outputs where on the volume their caller wants them as well, such as `pid_save_pod_path`.
 
-What stands there is replaced: whoever names the place means that file. It is replaced in one rename, when everything
-else about the job has been done.
+A file that stands at the place is replaced: whoever names it means it. It is replaced in one rename, when everything
+else about the job has been done. In a folder that is named, nothing is: a file there gets a free name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from morpheus_worker.comfy.history import FileRef
 from morpheus_worker.deadlines import Allowance
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
 from morpheus_worker.jobs import OutputFile
-from morpheus_worker.publishing import CHUNK_BYTES, Origins, output_name
+from morpheus_worker.publishing import CHUNK_BYTES, Origins, give_name, output_name
 from morpheus_worker.volume import translated
 
 DOING: Final = "saving an output where it is wanted"
@@ -41,7 +41,8 @@ class Saves:
 
     wanted: Sequence[Save]
     allowance: Allowance
-    _parts: dict[Path, Path] = field(default_factory=dict)
+    _parts: dict[Path, tuple[Path, bool]] = field(default_factory=dict)
+    """Where each hidden part goes, and whether that may be replaced."""
 
     def stage(self, outputs: Sequence[OutputFile], refs: Iterable[FileRef], files: Origins) -> None:
         """Copies each file beside its place, hidden.
@@ -57,12 +58,15 @@ class Saves:
                 raise MorpheusError(Code.NO_OUTPUT, f"node {save.node_id} made no file for {save.at}")
             mine = next((Path(made.path or "") for made in published if made.node_id == save.node_id), None)
             with translated(DOING), contextlib.ExitStack() as opened:
-                place = save.place
-                if save.is_folder or place.is_dir():
-                    place /= output_name(ref.filename)
-                if any(place == Path(made.path or "") for made in published):
+                if save.is_folder or save.place.is_dir():
+                    if mine is None or mine.parent != save.place:
+                        part = self._copied(mine or opened.enter_context(files.origin(ref)), save.place, save)
+                        self._parts[part] = save.place / output_name(ref.filename), False
+                elif any(save.place == Path(made.path or "") for made in published):
                     raise _refused(save, "is an output of this very job")
-                self._copy(mine or opened.enter_context(files.origin(ref)), place, save)
+                else:
+                    part = self._copied(mine or opened.enter_context(files.origin(ref)), save.place.parent, save)
+                    self._parts[part] = save.place, True
 
     def commit(self) -> None:
         """Gives every file its place.
@@ -71,8 +75,11 @@ class Saves:
             MorpheusError: `volume_full`, `volume_unavailable`.
         """
         with translated(DOING):
-            for part, place in tuple(self._parts.items()):
-                os.replace(part, place)
+            for part, (place, may_replace) in tuple(self._parts.items()):
+                if may_replace:
+                    os.replace(part, place)
+                else:
+                    give_name(part, place.parent, place.name)
                 del self._parts[part]
 
     def withdraw(self) -> None:
@@ -81,13 +88,13 @@ class Saves:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
 
-    def _copy(self, origin: Path | Iterator[bytes], place: Path, save: Save) -> None:
+    def _copied(self, origin: Path | Iterator[bytes], folder: Path, save: Save) -> Path:
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise _refused(save, "lies under a file, not in a folder") from None
-        part = place.parent / f".{uuid.uuid4().hex}.part"
-        self._parts[part] = place
+        part = folder / f".{uuid.uuid4().hex}.part"
+        self._parts[part] = part, True
         with contextlib.ExitStack() as opened, part.open("xb") as stream:
             chunks = origin
             if isinstance(chunks, Path):
@@ -98,6 +105,7 @@ class Saves:
                 stream.write(chunk)
             stream.flush()
             os.fsync(stream.fileno())
+        return part
 
 
 def _refused(save: Save, what: str) -> MorpheusError:
@@ -107,7 +115,14 @@ def _refused(save: Save, what: str) -> MorpheusError:
 
 @contextlib.contextmanager
 def saves(wanted: Sequence[Save], allowance: Allowance) -> Iterator[Saves]:
-    """The places for the time of a job; what has not been committed when the block ends is taken away."""
+    """The places for the time of a job; what has not been committed when the block ends is taken away.
+
+    Raises:
+        MorpheusError: `input_rejected`, when two outputs are to replace one file.
+    """
+    for number, save in enumerate(wanted):
+        if not save.is_folder and any(save.place == other.place for other in wanted[:number]):
+            raise _refused(save, "is named twice")
     under_way = Saves(wanted, allowance)
     try:
         yield under_way

@@ -137,7 +137,7 @@ class ComfyClient:
             MorpheusError: `connection`.
         """
         known, asked = self.object_info.raw, set(class_types)
-        timeout_s = min(READ_TIMEOUT_S, max(LEAST_READ_S, deadline.remaining_s))
+        timeout_s = min(WATCH_READ_S, max(LEAST_READ_S, deadline.remaining_s))
         now: dict[str, Any] = {}
         if len(asked) > ONE_BY_ONE:
             now = {name: raw for name, raw in self.http.object_info(timeout_s=timeout_s).items() if name in asked}

@@ -32,8 +32,11 @@ def isolate(graph: Mapping[str, Any], token: str, habits: Habits) -> dict[str, A
 
 
 def _bound(node: Mapping[str, Any], token: str) -> dict[str, Any]:
-    prefix = node["inputs"].get(PREFIX_INPUT)
-    bound = {PREFIX_INPUT: f"{token}/{_within(prefix)}"} if isinstance(prefix, str) else {MARK_INPUT: token}
+    held = node["inputs"].get(PREFIX_INPUT)
+    # ComfyUI takes a value out of such an object, and makes text of a number.
+    prefix = held["__value__"] if isinstance(held, Mapping) and "__value__" in held else held
+    is_value = isinstance(prefix, (str, int, float))
+    bound = {PREFIX_INPUT: f"{token}/{_within(str(prefix))}"} if is_value else {MARK_INPUT: token}
     return {**node, "inputs": {**node["inputs"], **bound}}
 
 

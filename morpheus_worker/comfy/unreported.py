@@ -15,6 +15,9 @@ from typing import Any, Final
 from morpheus_worker.comfy.history import FileRef, Reported
 from morpheus_worker.comfy.isolation import PREFIX_INPUT
 
+MOST_GUESSES: Final = 32
+"""Names that are tried for one file, each a request."""
+
 
 def with_unreported(
     made: Reported, graph: Mapping[str, Any], outputs: Mapping[str, Any], found: Iterable[PurePosixPath]
@@ -25,7 +28,7 @@ def with_unreported(
     folder, relative to ComfyUI's output folder.
     """
     claimed = {posixpath.join(ref.subfolder, ref.filename) for ref in made.files if ref.folder == "output"}
-    left = [path for path in found if str(path) not in claimed]
+    left = [path for path in dict.fromkeys(found) if str(path) not in claimed]
     silent = tuple(_unreported(graph, outputs, left)) if left else ()
     if not silent:
         return made
@@ -37,17 +40,24 @@ def with_unreported(
 def guesses(graph: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[PurePosixPath]:
     """What silent nodes of known classes call their files in a new folder, for a ComfyUI whose folders nobody can list.
     Relative to ComfyUI's output folder."""
+    prefixes = [node["inputs"].get(PREFIX_INPUT) for node in graph.values()]
     for node_id, node in graph.items():
         prefix, ending = node["inputs"].get(PREFIX_INPUT), _ENDINGS.get(node["class_type"])
         if ending is not None and isinstance(prefix, str) and "%" not in prefix and not outputs.get(node_id):
-            yield PurePosixPath(prefix + ending)
+            # ComfyUI counts on from what lies there under the prefix, so others that save under it come before.
+            told = sum(_files_in(outputs[other]) for other in outputs)
+            for number in range(1, min(prefixes.count(prefix) + told, MOST_GUESSES) + 1):
+                yield PurePosixPath(f"{prefix}_{number:05}{ending}")
+
+
+def _files_in(output: Any) -> int:
+    lists = output.values() if isinstance(output, Mapping) else ()
+    return sum(isinstance(item, Mapping) for value in lists if isinstance(value, list) for item in value)
 
 
 _ENDINGS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        ("CheckpointSave", "ImageOnlyCheckpointSave", "ModelSave", "VAESave", "LoraSave"), "_00001_.safetensors"
-    ),
-    "IPAdapterSaveEmbeds": "_00001.ipadpt",
+    **dict.fromkeys(("CheckpointSave", "ImageOnlyCheckpointSave", "ModelSave", "VAESave", "LoraSave"), "_.safetensors"),
+    "IPAdapterSaveEmbeds": ".ipadpt",
 }
 """Sources: ComfyUI 0.3.64, comfy_extras/nodes_model_merging.py and nodes_lora_extract.py; ComfyUI_IPAdapter_plus."""
 
@@ -56,18 +66,22 @@ def _unreported(
     graph: Mapping[str, Any], outputs: Mapping[str, Any], left: Iterable[PurePosixPath]
 ) -> Iterator[FileRef]:
     prefixes = {node_id: node["inputs"].get(PREFIX_INPUT) for node_id, node in graph.items()}
-    # What ComfyUI itself fills in, %date% and its like, ends what is known of a name.
+    # What ComfyUI itself fills in, %date% and its like, ends what is known of a name. Where several could have made a
+    # file, it is theirs whose prefix says most; and of these, of those that reported nothing, one each in their order.
     known = {node_id: said.partition("%")[0] for node_id, said in prefixes.items() if isinstance(said, str)}
     claims: dict[str, list[PurePosixPath]] = {}
     for path in sorted(left):
-        # Where several could have made it: the one whose prefix says most, and of these one that reported nothing.
-        fitting = [node_id for node_id, prefix in known.items() if str(path).startswith(prefix)]
+        fitting = [prefix for prefix in known.values() if str(path).startswith(prefix)]
         if fitting:
-            claims.setdefault(
-                max(fitting, key=lambda node_id: (len(known[node_id]), not outputs.get(node_id))), []
-            ).append(path)
+            claims.setdefault(max(fitting, key=len), []).append(path)
+    makers: dict[str, list[PurePosixPath]] = {}
+    for prefix, paths in claims.items():
+        silent = [node_id for node_id in graph if known.get(node_id) == prefix and not outputs.get(node_id)]
+        if len(silent) == len(paths):
+            makers |= {node_id: [path] for node_id, path in zip(silent, paths, strict=True)}
+        elif silent:
+            makers[silent[0]] = paths
     for node_id in graph:
-        if not outputs.get(node_id):
-            yield from (
-                FileRef(node_id, path.name, str(path.parent), "output", "files") for path in claims.get(node_id, ())
-            )
+        yield from (
+            FileRef(node_id, path.name, str(path.parent), "output", "files") for path in makers.get(node_id, ())
+        )

@@ -63,7 +63,10 @@ def assembled(url: str, volume: Path, files: ComfyFiles | None, **environment: s
     events.start()
     try:
         object_info = with_own_checks(http.object_info())
-        library = Library.load(settings.workflows_dir, volume / "morpheus_lib/workflows", object_info=object_info)
+        overrides = volume / "morpheus_lib/workflows"
+        library = Library.load(
+            settings.workflows_dir, overrides, object_info=object_info, deployment=settings.deployment
+        )
         comfy = ComfyClient(http, events, object_info)
         yield Worker(
             settings=settings,

@@ -6,6 +6,7 @@ import copy
 import os.path
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -106,3 +107,10 @@ def test_whatever_the_prefix_the_file_lands_in_the_jobs_folder(prefix: str) -> N
     bound = inputs_of({"9": node("SaveImage", filename_prefix=prefix)}, "9")["filename_prefix"]
     normal = os.path.normpath(bound)
     assert os.path.dirname(normal).split("/")[0] == "tok"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "bound"), [({"__value__": "w"}, "tok/w"), (7, "tok/7"), ({"__value__": 7}, "tok/7")]
+)
+def test_a_prefix_that_comfyui_makes_a_text_of_is_bound_too(prefix: Any, bound: str) -> None:
+    assert inputs_of({"3": node("SaveImage", filename_prefix=prefix)}, "3")["filename_prefix"] == bound

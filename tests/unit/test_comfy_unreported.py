@@ -89,3 +89,21 @@ def test_where_nothing_can_be_listed_known_savers_names_are_guessed() -> None:
     graph = {"1": saver("token/a"), "2": saver("token/%date%/b"), "3": {**saver("token/c"), "class_type": "SaveImage"}}
     assert list(guesses(graph, {})) == found("token/a_00001_.safetensors")
     assert list(guesses(graph, {"1": {"text": ["saved"]}})) == []
+
+
+def test_savers_of_one_prefix_are_guessed_one_after_another() -> None:
+    graph = {"1": saver("token/a"), "2": saver("token/b"), "3": saver("token/a")}
+    names = found("token/a_00001_.safetensors", "token/a_00002_.safetensors", "token/b_00001_.safetensors")
+    assert set(guesses(graph, {})) == set(names)
+    made = with_unreported(NOTHING, graph, {}, names + names)
+    assert [(ref.node_id, ref.filename) for ref in made.files] == [
+        ("1", "a_00001_.safetensors"),
+        ("2", "b_00001_.safetensors"),
+        ("3", "a_00002_.safetensors"),
+    ]
+
+
+def test_a_saver_behind_others_of_its_prefix_counts_on_from_theirs() -> None:
+    graph = {"1": {**saver("token/a"), "class_type": "SaveImage"}, "2": saver("token/a")}
+    outputs = {"1": {"images": [{"filename": "a_00001_.png"}, {"filename": "a_00002_.png"}]}}
+    assert PurePosixPath("token/a_00003_.safetensors") in set(guesses(graph, outputs))

@@ -460,3 +460,10 @@ def test_a_model_that_lies_in_a_further_place_is_linked_to_its_own(place: Place)
     place.link(elsewhere("ipadapter/pulid.safetensors", "pulid/pulid.safetensors", "other/pulid.safetensors"))
     for name in ("ipadapter", "pulid", "other"):
         assert os.readlink(place.models / name / "pulid.safetensors") == str(file)
+
+
+def test_a_model_deeper_in_its_folder_has_further_places_too(place: Place) -> None:
+    file = write(place.cache / "insightface/models/a/p.onnx")
+    place.link(elsewhere("insightface/models/a/p.onnx", "pulid/p.onnx"))
+    assert os.readlink(place.models / "pulid/p.onnx") == str(file)
+    assert sorted(path.name for path in place.models.iterdir()) == ["insightface", "pulid"]

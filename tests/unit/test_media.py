@@ -575,3 +575,14 @@ def test_base64_is_no_folder(desk: Desk) -> None:
     with pytest.raises(MorpheusError) as failed, staged(desk.stage()) as stage:
         stage.bring([Wanted("a", "dir", base64.b64encode(PNG).decode())])
     assert failed.value.code == Code.INPUT_UNREACHABLE
+
+
+def test_a_folder_without_files_is_told_at_once(desk: Desk) -> None:
+    (desk.volume / "bare").mkdir()
+    (desk.volume / "bare" / ".hidden").touch()
+    (desk.volume / "nested" / "inner").mkdir(parents=True)
+    with pytest.raises(MorpheusError) as failed, staged(desk.stage()) as stage:
+        stage.bring([Wanted("a", "dir", "bare")])
+    assert "the folder 'bare' has no files in it" in failed.value.message
+    with staged(desk.stage()) as stage:
+        assert stage.bring([Wanted("a", "dir", "nested")])

@@ -147,3 +147,28 @@ def test_an_output_of_the_job_is_not_replaced(tmp_path: Path) -> None:
         saved_to.stage(outputs, [MADE], Chunks())
     assert failed.value.code == Code.INPUT_REJECTED
     assert (tmp_path / "b.pt").read_text() == "b.pt"
+
+
+def test_in_a_folder_nothing_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "pid_00001_.pt").write_text("another's")
+    with saves([Save("params.save", "7", tmp_path, is_folder=True)], Allowance.of(5)) as saved_to:
+        saved_to.stage([], [MADE], Chunks())
+        saved_to.commit()
+    assert (tmp_path / "pid_00001_.pt").read_text() == "another's"
+    assert (tmp_path / "pid_00001_-2.pt").read_bytes() == b"pid_00001_.pt!"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_job_s_own_folder_has_it_already(tmp_path: Path) -> None:
+    (tmp_path / "pid_00001_.pt").write_bytes(b"vector")
+    with saves([Save("params.save", "7", tmp_path, is_folder=True)], Allowance.of(5)) as saved_to:
+        saved_to.stage([published(tmp_path / "pid_00001_.pt")], [MADE], Chunks())
+        saved_to.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["pid_00001_.pt"]
+
+
+def test_two_outputs_for_one_file_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    wanted = [Save("params.a", "7", tmp_path / "a.pt"), Save("params.b", "8", tmp_path / "a.pt")]
+    with pytest.raises(MorpheusError) as failed, saves(wanted, Allowance.of(5)):
+        pass
+    assert (failed.value.code, failed.value.problems[0].at) == (Code.INPUT_REJECTED, "params.b")
