@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.recorded import pack_of
 from morpheus_worker.errors import Code, Problem, did_you_mean, from_problems
 from morpheus_worker.templates.declared import WORKFLOW_NAME
-from morpheus_worker.templates.defaults import refused_defaults, way_around
+from morpheus_worker.templates.defaults import as_deployed, refused_defaults, way_around
 from morpheus_worker.templates.reading import TemplateError
 from morpheus_worker.templates.template import Template, absent_classes, parse_template
 
@@ -46,10 +46,19 @@ class Library:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, shipped: Path, overrides: Path | None = None, *, object_info: ObjectInfo | None = None) -> Self:
+    def load(
+        cls,
+        shipped: Path,
+        overrides: Path | None = None,
+        *,
+        object_info: ObjectInfo | None = None,
+        deployment: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Reads every `*.json` of both folders. With `object_info`, an override is also held to what this ComfyUI can
-        run. A folder that is not there has no templates. Never raises for what a file holds."""
-        loading = _Loading(object_info)
+        run: one that can run with none of its params' values gives way to the shipped workflow. `deployment` has the
+        defaults that the environment sets. A folder that is not there has no templates. Never raises for what a file
+        holds."""
+        loading = _Loading(object_info, deployment or {})
         loading.take_shipped(shipped)
         if overrides is not None:
             loading.take_overrides(overrides)
@@ -59,7 +68,7 @@ class Library:
             aliases=aliases,
             broken=loading.broken,
             problems=tuple(loading.problems),
-            warnings=(*map(str, loading.problems), *loading.warnings),
+            warnings=(*map(str, loading.problems), *loading.of_shipped.values(), *loading.warnings),
         )
 
     def get(self, name: str) -> Template:
@@ -99,14 +108,17 @@ class Library:
 
 
 class _Loading:
-    """One load under way."""
+    """One load under way. `of_shipped` are the warnings of shipped workflows that no override has replaced."""
 
-    def __init__(self, object_info: ObjectInfo | None) -> None:
+    def __init__(self, object_info: ObjectInfo | None, deployment: Mapping[str, Any]) -> None:
         self.templates: dict[str, Template] = {}
         self.broken: dict[str, TemplateError] = {}
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.of_shipped: dict[str, str] = {}
         self._object_info = object_info
+        self._deployment = deployment
+        self._findings: dict[str, _Finding | None] = {}
         self._shipped_aliases: dict[str, str] = {}
         self._overridden: dict[str, Path] = {}
 
@@ -121,7 +133,9 @@ class _Loading:
                 self.problems += [replace(said, at=f"{path.name} {said.at}".strip()) for said in failure.problems]
             else:
                 self.templates[template.name] = template
-                self._warn_of(f"the workflow '{template.name}' cannot run here", self._check(template))
+                finding = self._findings[template.name] = self._check(template)
+                if finding:
+                    self.of_shipped[template.name] = finding.sentence(f"the workflow '{template.name}'")
         for template in self.templates.values():
             for said in self._claimed(template, self._shipped_aliases):
                 self.problems.append(replace(said, at=f"{template.name}.json {said.at}"))
@@ -131,15 +145,17 @@ class _Loading:
             twin = self._twin(path.stem)
             try:
                 template = self._read(path)
-                problems = self._check(template)
+                finding = self._check(template)
             except TemplateError as failure:
                 self._drop(path, failure, twin)
             else:
-                if problems and twin is not None:
-                    self._drop(path, TemplateError(path.stem, problems), twin)
-                else:
-                    self._warn_of(f"the workflow '{template.name}' of {path} cannot run here", problems)
-                    self._place(template, path)
+                if finding and twin is not None and self._gives_way(finding, twin):
+                    self._drop(path, TemplateError(path.stem, [*finding.problems]), twin)
+                    continue
+                if finding:
+                    self.warnings.append(finding.sentence(f"the workflow '{template.name}' of {path}"))
+                self._place(template, path)
+                self._findings[template.name] = finding
 
     def aliases(self) -> dict[str, str]:
         """The shipped aliases, which stay with their workflow when it is overridden, and those of the overrides. A
@@ -172,12 +188,24 @@ class _Loading:
             raise TemplateError(path.stem, [problem]) from None
         return parse_template(text, name=path.stem, object_info=self._object_info)
 
-    def _check(self, template: Template) -> list[Problem]:
+    def _check(self, template: Template) -> _Finding | None:
+        """What is wrong with it as it is deployed here."""
         if self._object_info is None:
-            return []
+            return None
+        template = as_deployed(template, self._deployment)
         absent = absent_classes(template, self._object_info)
-        own = list(template.problems)
-        return [*_absent(template, absent), *own] if absent else [*own, *refused_defaults(template, self._object_info)]
+        problems = _absent(absent) if absent else refused_defaults(template, self._object_info)
+        if not problems and not template.problems:
+            return None
+        way = way_around(template, self._object_info)
+        return _Finding((*problems, *template.problems), _packs(class_type for class_type, _ in absent), way)
+
+    def _gives_way(self, finding: _Finding, twin: str) -> bool:
+        """Whether it can run with nothing that is known here, and the other one does not lack the same."""
+        if finding.way is not None:
+            return False
+        others = self._findings[twin]
+        return not finding.packs or others is None or not finding.packs <= others.packs
 
     def _twin(self, name: str) -> str | None:
         """The shipped workflow that answers to this name."""
@@ -195,6 +223,7 @@ class _Loading:
         if taken is not None:
             self.warnings.append(f"the override {path} takes the place of '{taken}' under the alias '{template.name}'")
         self.broken.pop(template.name, None)
+        self.of_shipped.pop(template.name, None)
         self.templates[template.name] = template
         self._overridden[template.name] = path
 
@@ -215,12 +244,29 @@ class _Loading:
                 aliases[alias] = name
 
     def _warn_of(self, opening: str, problems: Iterable[Problem]) -> None:
-        said = "; ".join(str(problem) for problem in problems)
-        if said:
-            self.warnings.append(f"{opening}: {said}")
+        self.warnings.append(f"{opening}: {'; '.join(map(str, problems))}")
 
 
-def _absent(template: Template, lacking: Iterable[tuple[str, Problem]]) -> Iterator[Problem]:
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What is wrong with a template here. `packs` are those that its defaults lack, and classes of none that is known;
+    `way` is `way_around`'s."""
+
+    problems: tuple[Problem, ...]
+    packs: frozenset[str]
+    way: str | None
+
+    def sentence(self, name: str) -> str:
+        opening = f"{name} cannot run here" if self.way != "" else f"{name} can run here by default, and has faults"
+        way = f" (it can when {self.way})" if self.way else ""
+        return f"{opening}: {'; '.join(map(str, self.problems))}{way}"
+
+
+def _packs(class_types: Iterable[str]) -> frozenset[str]:
+    return frozenset(pack_of(class_type) or class_type for class_type in class_types)
+
+
+def _absent(lacking: Iterable[tuple[str, Problem]]) -> list[Problem]:
     """One sentence for all classes that are absent: the packs that have them, and where the others are."""
     by_pack: dict[str, list[str]] = {}
     others: dict[str, str] = {}
@@ -232,8 +278,7 @@ def _absent(template: Template, lacking: Iterable[tuple[str, Problem]]) -> Itera
             by_pack[pack].append(class_type)
     packs = [f"{pack} ({_shortened(classes)})" for pack, classes in by_pack.items()]
     parts = [_counted("node pack", packs), _counted("node class", list(others.values()))]
-    without = way_around(template, {*others, *(name for classes in by_pack.values() for name in classes)})
-    yield Problem("", f"this ComfyUI lacks {' and '.join(filter(None, parts))}", without and f"it can when {without}")
+    return [Problem("", f"this ComfyUI lacks {' and '.join(filter(None, parts))}")]
 
 
 def _shortened(classes: list[str]) -> str:

@@ -16,7 +16,7 @@ from morpheus_worker.comfy.recorded import load_known, recorded_packs, recorded_
 from morpheus_worker.comfy.saved import load_saved
 from morpheus_worker.errors import Code, MorpheusError, did_you_mean
 from morpheus_worker.holdings import Holdings
-from morpheus_worker.inspecting.inspect import Ground, inspect_file, inspect_templates, totals
+from morpheus_worker.inspecting.inspect import Claims, Ground, inspect_file, inspect_templates, totals
 from morpheus_worker.inspecting.remark import Inspection, Remark, from_problems
 from morpheus_worker.library import Library
 from morpheus_worker.manifest import Manifest, ManifestError
@@ -113,14 +113,15 @@ def _inspected(wanted: Sequence[str], settings: Settings, ground: Ground) -> lis
         found_in_all = inspect_templates(settings.workflows_dir, overrides, ground)
         return [*found_in_all, *_of_manifest(found_in_all, settings, overrides, ground)]
     library: Library | None = None
+    claims = Claims.in_folders(settings.workflows_dir, overrides)
     found: dict[Path, Inspection] = {}
     for name in wanted:
         if _is_file(name):
-            found.setdefault(Path(name), inspect_file(Path(name), ground))
+            found.setdefault(Path(name), inspect_file(Path(name), ground, claims))
             continue
         library = library or Library.load(settings.workflows_dir, overrides)
         for file in _files_of(name, library, (settings.workflows_dir, overrides)):
-            found.setdefault(file, inspect_file(file, ground))
+            found.setdefault(file, inspect_file(file, ground, claims))
     return list(found.values())
 
 

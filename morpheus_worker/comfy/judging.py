@@ -281,6 +281,8 @@ class _Judging:
 
     def _note_undeclared(self, node_id: str, known: NodeInfo, name: str) -> None:
         """A pack's class may read what it does not declare: there, only what looks misspelt is told."""
+        if is_part(name, known):
+            return
         hint = did_you_mean(name, known.inputs)
         if hint or not is_custom(known.class_type, self.object_info):
             what = f"is no input of {known.class_type}, which ignores it"
@@ -397,6 +399,12 @@ class _Judging:
             return self.declared
         nodes = self.declared.keys() | self.undeclared.keys()
         return {node_id: self.declared.get(node_id, {}) | self.undeclared.get(node_id, {}) for node_id in nodes}
+
+
+def is_part(name: str, known: NodeInfo) -> bool:
+    """Whether an input that the class does not list, `resize_type.width`, belongs to one that stands for others."""
+    whole = known.inputs.get(name.partition(".")[0]) if "." in name else None
+    return whole is not None and whole.type.startswith(STANDS_FOR_OTHERS)
 
 
 def _weight_of_missing(wanted: InputInfo) -> Weight:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from morpheus_worker.comfy.examine import is_custom
+from morpheus_worker.comfy.examine import LINKED_TYPES, is_custom
 from morpheus_worker.comfy.graphs import is_link
-from morpheus_worker.comfy.judging import judge
+from morpheus_worker.comfy.judging import is_part, judge
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.wording import OUT_OF_RANGE
 from morpheus_worker.errors import did_you_mean
-from morpheus_worker.inspecting.remark import Placed, Remark
+from morpheus_worker.inspecting.remark import Placed, Remark, Severity
 from morpheus_worker.inspecting.tried import Try, filled_by
 from morpheus_worker.templates.declared import Declaration, ItemField
 from morpheus_worker.templates.params import Param
@@ -75,21 +75,27 @@ def _range_and_choices(template: Template, param: Param, base: Try, object_info:
     ):
         if limit is None or of_node is None or not (limit < of_node if name == "min" else limit > of_node):
             continue
-        if param.key in template.params and not _is_refused(template, param, limit, base, object_info):
+        severity: Severity | None = "error"
+        if param.key in template.params:
+            severity = _severity_of(template, param, limit, base, object_info)
+        if severity is None:
             continue
         what = f"'{param.key}' may be {limit}, but its node takes nothing {beyond} {of_node}"
         hint = f'"{name}": {of_node}'
-        yield place.remark((*way, name), "error", "range_too_wide", what, hint, param=param.key)
+        yield place.remark((*way, name), severity, "range_too_wide", what, hint, param=param.key)
     yield from _choices(param, way, facts, place)
 
 
-def _is_refused(template: Template, param: Param, value: float, base: Try, object_info: ObjectInfo) -> bool:
-    """Whether the value comes to a node that does not take it. One with an effect of its own may keep away from it."""
+def _severity_of(template: Template, param: Param, value: float, base: Try, object_info: ObjectInfo) -> Severity | None:
+    """How much it matters that the value comes to a node that does not take it; None when an effect of its own keeps it
+    away, or the node's class judges for itself."""
     given = {**base.variation.params, param.key: int(value) if param.type in ("int", "seed") else value}
     tried = Try.of(template, Variation(f"{param.key} = {value}", given))
     places = filled_by(template, frozenset((param.key,)), tried)
-    faults = judge(tried.graph, object_info, advice=False).faults
-    return any((fault.node_id, fault.input) in places and fault.kind in OUT_OF_RANGE for fault in faults)
+    judgement = judge(tried.graph, object_info, advice=False)
+    if any((fault.node_id, fault.input) in places and fault.kind in OUT_OF_RANGE for fault in judgement.faults):
+        return "error" if judgement.refused else "warning"
+    return None
 
 
 def _choices(param: Param, way: tuple[str, ...], facts: Facts, place: Placed) -> Iterator[Remark]:
@@ -106,7 +112,7 @@ def _choices(param: Param, way: tuple[str, ...], facts: Facts, place: Placed) ->
 
 def _idle(template: Template, tried: list[Try], object_info: ObjectInfo) -> Iterator[Remark]:
     """Declared params whose value changes nothing that reaches an output, whatever the other params are."""
-    if not tried or tried[0].bound is None:
+    if not tried or tried[0].bound is None or _lets_link(template):
         return
     place, base = Placed(template.document.tree), tried[0]
     for key, param in template.params.items():
@@ -117,13 +123,27 @@ def _idle(template: Template, tried: list[Try], object_info: ObjectInfo) -> Iter
         if is_known and not is_used and not _changes(key, base, tried):
             what = f"the param '{key}' changes nothing that reaches an output"
             hint = "put its placeholder where a node reads it, or remove it"
-            yield place.remark(("_params", key), "error", "idle_param", what, hint, param=key)
+            # Its effects may do something together with another param's, and a title is for a person.
+            elsewhere = not param.places or any(spot.input is None for spot in param.places)
+            yield place.remark(
+                ("_params", key), "warning" if elsewhere else "error", "idle_param", what, hint, param=key
+            )
     for key in template.fields:
         holder = template.document.list_of(key) or key
-        if not any(_arrives(template, key, each, object_info) for each in tried):
+        is_known = not any(_refuses(holder, each) for each in tried)
+        if is_known and not any(_arrives(template, key, each, object_info) for each in tried):
             what = f"the field '{key}' changes nothing that reaches an output"
             way = ("_params", holder, "items", key.removeprefix(f"{holder}."))
             yield place.remark(way, "error", "idle_param", what, None, param=key)
+
+
+def _lets_link(template: Template) -> bool:
+    """Whether a job may link the nodes as it likes: nobody knows then which it is that its outputs need."""
+    return any(
+        place.whole and place.info is not None and place.info.type in LINKED_TYPES
+        for key in template.list_keys
+        for place in template.params[key].places
+    )
 
 
 def _refuses(key: str, each: Try) -> bool:
@@ -133,17 +153,21 @@ def _refuses(key: str, each: Try) -> bool:
 
 def _arrives(template: Template, key: str, each: Try, object_info: ObjectInfo) -> bool:
     """Whether a node of the graph is given the param's value in an input that its class has."""
+    param = template.params.get(key) or template.fields[key]
+    may_link = param.type in ("list", "any")
     return any(
-        _is_read(each.graph[node_id], name, object_info)
+        _is_read(each.graph[node_id], name, object_info, may_link=may_link)
         for node_id, name in filled_by(template, frozenset((key,)), each)
     )
 
 
-def _is_read(node: Mapping[str, Any], name: str, object_info: ObjectInfo) -> bool:
+def _is_read(node: Mapping[str, Any], name: str, object_info: ObjectInfo, *, may_link: bool) -> bool:
+    """`may_link`: a link there may be the param's own value, and not that of an effect."""
+    if is_link(node["inputs"][name]) and not may_link:
+        return False
     known = object_info.get(node["class_type"])
     # A pack's class may read what it does not declare.
-    declared = known is None or name in known.inputs or is_custom(node["class_type"], object_info)
-    return declared and not is_link(node["inputs"][name])
+    return known is None or name in known.inputs or is_part(name, known) or is_custom(node["class_type"], object_info)
 
 
 def _changes(key: str, base: Try, tried: list[Try]) -> bool:

@@ -7,9 +7,10 @@ from typing import Final
 
 from morpheus_worker.comfy.examine import LINKED_TYPES
 from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
-from morpheus_worker.comfy.graphs import leading_to
+from morpheus_worker.comfy.graphs import is_link, leading_to
+from morpheus_worker.comfy.judging import judge
 from morpheus_worker.comfy.objectinfo import ObjectInfo
-from morpheus_worker.inspecting.remark import Placed, Remark
+from morpheus_worker.inspecting.remark import Placed, Remark, Severity
 from morpheus_worker.inspecting.tried import Try
 from morpheus_worker.jobs import JobInput
 from morpheus_worker.templates.params import MEDIA_TYPES, Param
@@ -19,25 +20,36 @@ from morpheus_worker.templates.template import Template
 from morpheus_worker.templates.wiring import sources_past
 
 _NUMBERS: Final = ("INT", "FLOAT")
-_NO_NUMBERS: Final = (*MEDIA_TYPES, "output_path", "list", "object")
+_NO_NUMBERS: Final = (*MEDIA_TYPES, "output_path", "object")
 _OPTIONS: Final = frozenset(JobInput.model_fields)
 
 
 def filled(template: Template, tried: list[Try], object_info: ObjectInfo) -> Iterator[Remark]:
     """Params that their nodes cannot take, whatever the value, or that a job's own options hide."""
+    used = _used(tried)
     for param in (*template.params.values(), *template.fields.values()):
         for place in param.places:
-            if place.whole and place.info is not None and (said := _unfit(param, place)) is not None:
-                yield _at(template, place, *said, param.key)
+            if not place.whole or place.info is None or place.node_id not in used:
+                continue
+            if (said := _unfit(param, place)) is not None:
+                severity = _severity_of(param, place, tried, object_info)
+                yield _at(template, place, severity, *said, param.key)
     yield from _never_absent(template, object_info)
     yield from _hidden(template)
     yield from _left_behind(template, tried, object_info)
+
+
+def _used(tried: list[Try]) -> set[str]:
+    """The nodes of the template that any of the graphs has."""
+    return {each.template_node(node_id) for each in tried for node_id in each.graph}
 
 
 def _unfit(param: Param, place: Place) -> tuple[str, str | None] | None:
     """Why the input takes no value of the param, and what to do."""
     assert place.info is not None, "asked only of inputs that are known"
     wanted = place.info.type
+    if param.type == "list" or is_link(param.default):
+        return None
     if wanted in LINKED_TYPES:
         return f"takes {wanted} by a link, and '{param.key}' fills in a value", "choose between links by an effect"
     if wanted not in _NUMBERS or param.type == "any":
@@ -52,11 +64,31 @@ def _unfit(param: Param, place: Place) -> tuple[str, str | None] | None:
     return None
 
 
-def _at(template: Template, place: Place, what: str, hint: str | None, key: str) -> Remark:
+def _severity_of(param: Param, place: Place, tried: list[Try], object_info: ObjectInfo) -> Severity:
+    """A caller may give a link for a param of any type, and a text that is a number. Of several outputs ComfyUI leaves
+    out the one that needs a wrong number; a value in the place of a link it notices only when it runs."""
+    if param.type in ("any", "string") and not (param.type == "string" and _is_linked(place)):
+        return "warning"
+    if place.input is None or _is_linked(place):
+        return "error"
+    each = next(each for each in tried if place.node_id in map(each.template_node, each.graph))
+    unfit = {
+        node_id: {**node, "inputs": {**node["inputs"], place.input: "?"}}
+        for node_id, node in each.graph.items()
+        if each.template_node(node_id) == place.node_id
+    }
+    return "error" if judge({**each.graph, **unfit}, object_info, advice=False).refused else "warning"
+
+
+def _is_linked(place: Place) -> bool:
+    return place.info is not None and place.info.type in LINKED_TYPES
+
+
+def _at(template: Template, place: Place, severity: Severity, what: str, hint: str | None, key: str) -> Remark:
     way = (place.node_id, "inputs", place.input or "")
     about = {"node_id": place.node_id, "class_type": place.class_type, "input": place.input, "param": key}
     said = f"node {place.node_id} ({place.class_type}) input {place.input}: {what}"
-    return Placed(template.document.tree).remark(way, "error", "param_unfit", said, hint, **about)
+    return Placed(template.document.tree).remark(way, severity, "param_unfit", said, hint, **about)
 
 
 def _never_absent(template: Template, object_info: ObjectInfo) -> Iterator[Remark]:
@@ -77,10 +109,13 @@ def _never_absent(template: Template, object_info: ObjectInfo) -> Iterator[Remar
         ]
         for_what = f", for the output of node {outputs[0]}" if outputs and outputs[0] != reader else ""
         what = f"'{param.key}' is null by default, and yet a job has to bring it: node {reader} reads it{for_what}"
+        is_optional = any(effect.value is None and effect for effect in param.effects)
         out = f'"bypass": {{"{outputs[0]}": []}}' if outputs else None
         hint = f"let the effect of null take that out as well: {out}" if out else None
+        severity: Severity = "error" if is_optional else "warning"
+        hint = hint if is_optional else 'leave "default" out: then it is required'
         way = ("_params", param.key)
-        yield Placed(template.document.tree).remark(way, "error", "never_absent", what, hint, param=param.key)
+        yield Placed(template.document.tree).remark(way, severity, "never_absent", what, hint, param=param.key)
 
 
 def _hidden(template: Template) -> Iterator[Remark]:
@@ -95,7 +130,7 @@ def _hidden(template: Template) -> Iterator[Remark]:
 
 def _left_behind(template: Template, tried: list[Try], object_info: ObjectInfo) -> Iterator[Remark]:
     """Files of the input folder that a loader names in every job. A graph without params may be sent with them."""
-    used = {each.template_node(node_id) for each in tried for node_id in each.graph} if template.params else set()
+    used = _used(tried) if template.params else set()
     place, filled_in = Placed(template.document.tree), {(slot.node_id, slot.input) for slot in template.slots}
     for node_id in (node_id for node_id in template.document.graph if node_id in used):
         node = template.document.graph[node_id]

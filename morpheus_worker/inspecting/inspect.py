@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from morpheus_worker.comfy.objectinfo import ObjectInfo
@@ -12,9 +12,10 @@ from morpheus_worker.inspecting.declaring import declared
 from morpheus_worker.inspecting.filling import filled
 from morpheus_worker.inspecting.needing import needs
 from morpheus_worker.inspecting.remark import Inspection, Placed, Remark, from_problems
-from morpheus_worker.inspecting.tried import judged, tries
+from morpheus_worker.inspecting.tried import judged, judged_as_written, tries
 from morpheus_worker.library import NAME, Library
 from morpheus_worker.manifest import Manifest
+from morpheus_worker.templates.document import Document, read_document
 from morpheus_worker.templates.reading import OUR_BLOCKS, TemplateError
 from morpheus_worker.templates.template import Template, parse_template
 
@@ -31,20 +32,46 @@ class Ground:
 def inspect_templates(shipped: Path, overrides: Path | None, ground: Ground) -> list[Inspection]:
     """Every template of both folders, overrides after the shipped ones, and what keeps them from being found."""
     libraries = [(folder, Library.load(folder)) for folder in (shipped, overrides) if folder is not None]
-    names = {name for _, library in libraries for name in library.templates}
-    holders: dict[str, str] = {}
     found = [] if shipped.exists() else [_no_templates(shipped)]
     for folder, library in libraries:
         found += _of_folder(folder, library, ground)
-        for name, template in library.templates.items():
-            index = next(index for index, each in enumerate(found) if each.file == folder / f"{name}.json")
-            remarks = _of_aliases(template, names, holders)
-            found[index] = replace(found[index], remarks=(*found[index].remarks, *remarks))
-    return found
+    claims = Claims.of(libraries)
+    return [replace(each, remarks=(*each.remarks, *claims.by_file.get(each.file.resolve(), ()))) for each in found]
 
 
-def inspect_file(path: Path, ground: Ground) -> Inspection:
-    """A template's file, or a graph's in API format."""
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Which names the workflows of some folders have. `holders` are the workflows by alias; `by_file` is what is wrong
+    with the aliases of each file, by its resolved path."""
+
+    names: frozenset[str] = frozenset()
+    holders: Mapping[str, str] = field(default_factory=dict)
+    by_file: Mapping[Path, Sequence[Remark]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, libraries: Iterable[tuple[Path, Library]]) -> Claims:
+        names: set[str] = set()
+        holders: dict[str, str] = {}
+        by_file: dict[Path, Sequence[Remark]] = {}
+        for folder, library in libraries:
+            # An override may be called as a shipped workflow's alias, and takes it.
+            names |= library.templates.keys()
+            for name, template in library.templates.items():
+                by_file[(folder / f"{name}.json").resolve()] = _of_aliases(template.document, names, holders)
+        return cls(frozenset(names), holders, by_file)
+
+    @classmethod
+    def in_folders(cls, shipped: Path, overrides: Path) -> Claims:
+        return cls.of((folder, Library.load(folder)) for folder in (shipped, overrides))
+
+    def against(self, document: Document, path: Path) -> Sequence[Remark]:
+        """What is wrong with the aliases of this file's document, which need not be in one of the folders."""
+        known = self.by_file.get(path.resolve())
+        return _of_aliases(document, self.names, dict(self.holders)) if known is None else known
+
+
+def inspect_file(path: Path, ground: Ground, claims: Claims | None = None) -> Inspection:
+    """A template's file, or a graph's in API format. `claims` are those of the workflows beside which it is to be."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as failure:
@@ -54,8 +81,21 @@ def inspect_file(path: Path, ground: Ground) -> Inspection:
     try:
         template = parse_template(text, name=path.stem)
     except TemplateError as failure:
-        return Inspection(path.stem, path, tuple(from_problems(failure.problems, "broken_template")))
-    return inspect_template(template, path, ground)
+        return _broken(path, text, failure, ground, claims or Claims())
+    found = inspect_template(template, path, ground)
+    return replace(found, remarks=(*found.remarks, *(claims or Claims()).against(template.document, path)))
+
+
+def _broken(path: Path, text: str, failure: TemplateError, ground: Ground, claims: Claims) -> Inspection:
+    """What keeps the text from being a template, and what else is wrong with it where it has a graph."""
+    remarks = from_problems(failure.problems, "broken_template")
+    try:
+        document, _ = read_document(text, name=path.stem)
+    except TemplateError:
+        return Inspection(path.stem, path, tuple(remarks))
+    remarks += judged_as_written(document, failure.problems, ground.object_info)
+    remarks += claims.against(document, path)
+    return Inspection(path.stem, path, tuple(remarks))
 
 
 def inspect_template(template: Template, file: Path, ground: Ground) -> Inspection:
@@ -110,7 +150,7 @@ def _of_folder(folder: Path, library: Library, ground: Ground) -> Iterator[Inspe
     for name in names:
         file = folder / f"{name}.json"
         if name in library.broken:
-            yield Inspection(name, file, tuple(from_problems(library.broken[name].problems, "broken_template")))
+            yield _of_broken(file, library.broken[name], ground)
         else:
             yield inspect_template(library.templates[name], file, ground)
     # What is no problem of a file: a folder that cannot be listed.
@@ -118,13 +158,21 @@ def _of_folder(folder: Path, library: Library, ground: Ground) -> Iterator[Inspe
         yield Inspection("", folder, (Remark(severity="warning", kind="unreadable", what=sentence),))
 
 
-def _of_aliases(template: Template, names: Container[str], holders: dict[str, str]) -> list[Remark]:
+def _of_broken(file: Path, failure: TemplateError, ground: Ground) -> Inspection:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return _broken(file, text, failure, ground, Claims())
+
+
+def _of_aliases(document: Document, names: Container[str], holders: dict[str, str]) -> list[Remark]:
     """Aliases that lead elsewhere, since another workflow has them. Shipped workflows come first, and in one folder the
     earlier name."""
-    place, remarks = Placed(template.document.tree), []
-    for index, alias in enumerate(template.about.aliases):
-        holder = alias if alias in names else holders.setdefault(alias, template.name)
-        if holder != template.name:
+    place, remarks = Placed(document.tree), []
+    for index, alias in enumerate(document.about.aliases):
+        holder = alias if alias in names else holders.setdefault(alias, document.name)
+        if holder != document.name:
             what, hint = f"the alias '{alias}' is taken by the workflow '{holder}'", "remove it from one of them"
             remarks.append(place.remark(("_about", "aliases", index), "error", "alias_taken", what, hint))
     return remarks

@@ -46,6 +46,7 @@ def needs(
     remarks = [
         remark
         for model in models_of(template, tried, object_info)
+        if "\\" not in model.name or not _is_offered(model, object_info)
         for remark in _of_model(model, template.name, place, holdings, manifest)
     ]
     packs = packs_of(tried, object_info)
@@ -56,6 +57,12 @@ def needs(
             what = f"_about.packs names {pack}, and no node of the graph is known to be of it"
             remarks.append(place.remark(("_about", "packs"), "warning", "pack_unused", what, "remove it"))
     return remarks
+
+
+def _is_offered(model: Model, object_info: ObjectInfo) -> bool:
+    """Whether this ComfyUI, one on Windows say, has it under that very name."""
+    known = object_info.input(model.class_type, model.input)
+    return known is not None and model.name in (known.choices or ())
 
 
 def models_of(template: Template, tried: list[Try], object_info: ObjectInfo) -> list[Model]:

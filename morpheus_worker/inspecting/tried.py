@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,9 +22,12 @@ from morpheus_worker.comfy.wording import (
     Weight,
     missing_class,
 )
-from morpheus_worker.errors import MorpheusError
+from morpheus_worker.errors import MorpheusError, Problem
 from morpheus_worker.inspecting.remark import Placed, Remark, Severity
 from morpheus_worker.templates.bind import Bound
+from morpheus_worker.templates.defaults import unset_keys
+from morpheus_worker.templates.document import Document
+from morpheus_worker.templates.reading import Tree
 from morpheus_worker.templates.template import Template
 from morpheus_worker.templates.variations import Variation, bound_variation, variations
 
@@ -35,6 +38,8 @@ _ELSEWHERE: Final = (
     "if a node pack has it that is not known here, run 'morpheus object-info save' where it is installed, "
     "and check with --object-info FILE"
 )
+_OTHER_TYPE: Final = "invalid_input_type"
+_HOW_TO_WRITE: Final = {"is no INT": "write a whole number, such as 1", "is no FLOAT": "write a number, such as 1.0"}
 _NO_VALUE: Final = ("none", "null", "nil", "undefined")
 
 Place = tuple[str, str]
@@ -145,19 +150,59 @@ def _of_graph(template: Template, each: Try, object_info: ObjectInfo) -> Iterato
         (node_id, wanted.name) for node_id, wanted, _ in file_inputs(each.graph, object_info) if not lists_files(wanted)
     }
     shown = None if not each.variation.params or each.variation.sentence == "the defaults" else each.variation.sentence
-    for fault in judge(each.graph, object_info, pack_of=pack_of, pending=pending).faults:
-        yield replace(_as_remark(fault, template, each), variation=shown)
+    judgement = judge(each.graph, object_info, pack_of=pack_of, pending=pending)
+    refused = judgement.refused
+    if refused and each.bound is not None:
+        unset = filled_by(template, unset_keys(each.bound), each)
+        refused = judge(each.graph, object_info, pending=pending | unset, advice=False).refused
+    for fault in judgement.faults:
+        yield replace(_as_remark(fault, template.document.tree, each, refused=refused), variation=shown)
 
 
 def _of_plain(template: Template, object_info: ObjectInfo) -> dict[Any, Remark]:
-    graph = template.document.graph
-    pending = {(key, wanted.name) for key, wanted, _ in file_inputs(graph, object_info) if not lists_files(wanted)}
-    faults = judge(graph, object_info, pack_of=pack_of, pending=pending).faults
-    remarks = [_as_remark(fault, template, None) for fault in faults]
+    graph, tree = template.document.graph, template.document.tree
+    judgement = judge(graph, object_info, pack_of=pack_of, pending=_unlisted(graph, object_info))
+    remarks = [_as_remark(fault, tree, None, refused=judgement.refused) for fault in judgement.faults]
     return {_identity(remark): remark for remark in remarks}
 
 
-def _as_remark(fault: Fault, template: Template, each: Try | None) -> Remark:
+def _unlisted(graph: Mapping[str, Any], object_info: ObjectInfo) -> set[Place]:
+    """Inputs that name a file of which the object info does not know whether it is there."""
+    return {(key, wanted.name) for key, wanted, _ in file_inputs(graph, object_info) if not lists_files(wanted)}
+
+
+def judged_as_written(document: Document, problems: Iterable[Problem], object_info: ObjectInfo) -> list[Remark]:
+    """What is wrong with the graph of a document that makes no template, besides its `problems`. What its params put
+    in, or their values link, is not judged."""
+    graph, said = document.graph, [problem.what for problem in problems]
+    filled = {(slot.node_id, slot.input) for slot in document.slots if slot.input is not None} | _linked_by(document)
+    pending = filled | _unlisted(graph, object_info)
+    judgement = judge(graph, object_info, pack_of=pack_of, pending=pending)
+    # Which nodes and outputs are used may rest on the values of params.
+    left_out = {LEADS_NOWHERE, NO_OUTPUTS} if document.declared or document.slots else set()
+    remarks = [
+        _as_remark(fault, document.tree, None, refused=judgement.refused)
+        for fault in judgement.faults
+        if fault.kind not in left_out and (fault.node_id, fault.input) not in filled and not _is_said(fault, said)
+    ]
+    return list({_identity(remark): remark for remark in remarks}.values())
+
+
+def _linked_by(document: Document) -> set[Place]:
+    """Inputs that a choice or an effect of a param links."""
+    presets = [one for said in document.declared.values() for one in (*said.presets.values(), *said.effects.values())]
+    places = {place for preset in presets for place in preset.links}
+    return {(place[:dot], place[dot + 1 :]) for place in places for dot, letter in enumerate(place) if letter == "."}
+
+
+def _is_said(fault: Fault, said: Iterable[str]) -> bool:
+    """Whether one of these sentences is about the same input, or about the class of the same node."""
+    of_class = fault.kind == MISSING_NODE
+    opening = f"node {fault.node_id} has a placeholder" if of_class else f"node {fault.node_id} input {fault.input} "
+    return any(sentence.startswith(opening) for sentence in said)
+
+
+def _as_remark(fault: Fault, tree: Tree, each: Try | None, *, refused: bool) -> Remark:
     way: tuple[str | int, ...] = ()
     param = None
     if fault.node_id is not None:
@@ -166,10 +211,10 @@ def _as_remark(fault: Fault, template: Template, each: Try | None) -> Remark:
         if each is not None and each.bound is not None and fault.input:
             param = each.bound.where(fault.node_id, fault.input)
     named = param.removeprefix("params.") if param else None
-    hint = fault.hint or (_ELSEWHERE if fault.kind == MISSING_NODE else None)
+    hint = fault.hint or (_ELSEWHERE if fault.kind == MISSING_NODE else _how_to_write(fault))
     what = f"{fault.place}: {fault.what}" + (f", by the param '{named}'" if named else "")
-    severity = _severity(fault)
-    return Placed(template.document.tree).remark(
+    severity = _severity(fault, refused=refused)
+    return Placed(tree).remark(
         way,
         severity,
         fault.kind,
@@ -182,8 +227,16 @@ def _as_remark(fault: Fault, template: Template, each: Try | None) -> Remark:
     )
 
 
-def _severity(fault: Fault) -> Severity:
-    if fault.weight is Weight.CERTAIN or (fault.weight is Weight.DOUBTFUL and fault.kind in _FAILS_LATER):
+def _how_to_write(fault: Fault) -> str | None:
+    """For a value of another type than the input's."""
+    if fault.kind != _OTHER_TYPE:
+        return None
+    return next((hint for ending, hint in _HOW_TO_WRITE.items() if fault.what.endswith(ending)), None)
+
+
+def _severity(fault: Fault, *, refused: bool) -> Severity:
+    """Of a graph that is not refused, ComfyUI leaves out the outputs that need the node, and runs the others."""
+    if (refused and fault.weight is Weight.CERTAIN) or (fault.weight is Weight.DOUBTFUL and fault.kind in _FAILS_LATER):
         return "error"
     return "warning"
 

@@ -12,7 +12,7 @@ from morpheus_worker.errors import Problem, did_you_mean
 from morpheus_worker.templates.declared import WORKER_PARAMS, Declaration
 from morpheus_worker.templates.document import Document, Slot
 from morpheus_worker.templates.effects import EffectReader
-from morpheus_worker.templates.notes import Notes, judge
+from morpheus_worker.templates.notes import Notes, judge, near_or_all
 from morpheus_worker.templates.params import Appearance, DeclarationError, Param, complete, twin_of
 from morpheus_worker.templates.places import MISSING, Place
 from morpheus_worker.templates.reading import Path
@@ -106,7 +106,8 @@ class Completion:
             what = f"'{name}' is of type '{param.type}', but {param.default_env} is true or false"
             notes.note(key, (*at, "default_env"), what, '"type": "bool", or another param that is')
         if param.minimum is not None and param.maximum is not None and param.minimum > param.maximum:
-            notes.note(key, (*at, "min"), f"the smallest value of '{name}' is larger than the largest")
+            hint = f'"min" may be {param.maximum} at most, or "max" must be {param.minimum} at least'
+            notes.note(key, (*at, "min"), f"the smallest value of '{name}' is larger than the largest", hint)
         if param.own_choices:
             bare, where = replace(param, choices=()), (*at, "choices")
             read = [notes.read(bare, choice.value, key, where, f"a choice of '{name}'") for choice in param.choices]
@@ -127,15 +128,15 @@ class Completion:
         declared = self._document.about.param_aliases
         aliases = {twin: key for key in self.params if (twin := twin_of(key)) is not None}
         for alias, target in declared.items():
-            what = None
+            what, hint = None, "remove it, or choose another name"
             if target not in self.params:
                 what = f"the alias '{alias}' leads to '{target}', which is no param"
+                hint = near_or_all(target, self.params, "params")
             elif alias in self.params or alias in WORKER_PARAMS:
                 what = f"the alias '{alias}' is the name of a param itself"
             elif aliases.get(alias, target) != target:
                 what = f"the alias '{alias}' is the other spelling of the param '{aliases[alias]}'"
             if what is not None:
-                hint = did_you_mean(target, self.params) if target not in self.params else None
                 self._notes.note_at(("_about", "param_aliases", alias), what, hint)
             aliases[alias] = target
         twins = {twin: target for alias, target in declared.items() if (twin := twin_of(alias)) is not None}
@@ -148,7 +149,8 @@ class Completion:
             if not (said.presets or said.effects or said.repeat or said.of):
                 undeclared = in_graph - self._document.declared.keys()
                 what = f"the param '{key}' fills nothing: it has no placeholder in the graph and no presets"
-                self._notes.note(key, (), what, did_you_mean(key, undeclared))
+                hint = did_you_mean(key, undeclared) or "put its placeholder where a node reads it, or remove it"
+                self._notes.note(key, (), what, hint)
 
     def _check_files(self) -> None:
         """Params that ask for a copy of a node's file."""

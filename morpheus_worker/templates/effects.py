@@ -10,7 +10,7 @@ from morpheus_worker.comfy.graphs import is_link
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.errors import did_you_mean
 from morpheus_worker.templates.declared import ANY_KEY, NULL_KEY, Preset
-from morpheus_worker.templates.notes import Notes, judge
+from morpheus_worker.templates.notes import Notes, judge, near_or_all
 from morpheus_worker.templates.params import NO_EFFECT, Choice, Effect, Param, from_key, same
 from morpheus_worker.templates.places import MISSING
 from morpheus_worker.templates.reading import Path
@@ -102,7 +102,7 @@ class EffectReader:
         for target, value in preset.sets.items():
             place, said = (*at, "set", target), f"{what} sets '{target}'"
             if target not in self.params:
-                self.notes.note(key, place, f"{said}, which is no param", did_you_mean(target, self.params))
+                self.notes.note(key, place, f"{said}, which is no param", near_or_all(target, self.params, "params"))
             elif target == key:
                 self.notes.note(key, place, f"{what} sets '{key}' itself, which has its value already", "remove it")
             elif document.declaration(target).sets_others and order.index(target) <= order.index(key):
@@ -123,12 +123,12 @@ class EffectReader:
             node_id, dot, name = place.partition(".")
             if target is None and dot and node_id and name:
                 said = f"'{place}' is an input of node {node_id}, which is not there"
-                self.notes.note(key, where, said, did_you_mean(node_id, graph))
+                self.notes.note(key, where, said, near_or_all(node_id, graph, "nodes"))
             elif target is None:
                 self.notes.note(key, where, f"'{place}' names no input of a node", _HOW_TO_NAME_AN_INPUT)
             elif link[0] not in graph:
                 said = f"'{place}' is linked to node {link[0]}, which is not there"
-                self.notes.note(key, where, said, did_you_mean(link[0], graph))
+                self.notes.note(key, where, said, near_or_all(link[0], graph, "nodes"))
             else:
                 links[target] = link
         return links

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from morpheus_worker.errors import Problem
+from morpheus_worker.errors import Problem, did_you_mean
 from morpheus_worker.templates.document import Document
 from morpheus_worker.templates.items import read_items
 from morpheus_worker.templates.params import Param
 from morpheus_worker.templates.reading import Path
-from morpheus_worker.templates.values import RefusedValueError, read_value
+from morpheus_worker.templates.values import RefusedValueError, listed, read_value
 
 _GO_ON: Final = ("is ", "must ", "has ")
 """How a refusal begins that goes on with a sentence about the value; others are sentences of their own."""
@@ -51,3 +52,8 @@ def judge(param: Param) -> Param:
     if param.items:
         return replace(param, items={name: judge(field) for name, field in param.items.items()})
     return param if param.own_choices else replace(param, choices=())
+
+
+def near_or_all(name: str, known: Collection[str], kind: str) -> str:
+    """What was probably meant; when nothing is near, what there is."""
+    return did_you_mean(name, known) or (f"{kind}: {listed(list(known))}" if known else f"there are no {kind}")

@@ -216,6 +216,7 @@ class _Resolving:
         ]
         if self.problems:
             raise self._failure()
+        self._warn_of_lost_files(live)
         texts = [param for param in used if isinstance(self.values[param.key], str)]
         return Resolved(
             template=self.template,
@@ -236,6 +237,13 @@ class _Resolving:
             warnings=tuple(self.warnings),
             worker_values=worker_values,
         )
+
+    def _warn_of_lost_files(self, live: frozenset[str]) -> None:
+        """Paths for the file of a node that this job does without."""
+        for param in self.template.demanding:
+            if param.of is not None and param.of not in live and isinstance(self.values[param.key], str):
+                name = self.given[param.key].name if param.key in self.given else param.key
+                self.warnings.append(f"'{name}' was ignored: node {param.of}, whose file it is for, is not run")
 
     def _take_foreign(self, name: str, ignored: list[str]) -> None:
         is_ours = name in WORKER_PARAMS

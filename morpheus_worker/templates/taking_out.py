@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from morpheus_worker.errors import Problem
+from morpheus_worker.templates.params import Choice
+from morpheus_worker.templates.places import MISSING
 from morpheus_worker.templates.reading import Path
 from morpheus_worker.templates.wiring import Bypass, Links, LostLinkError, lost_links
 
 if TYPE_CHECKING:
     from morpheus_worker.templates.template import Template
 
+ANY: Final = object()
+"""Some value that has no effect of its own."""
+
 
 def left_without(template: Template) -> Iterator[Problem]:
-    """Outputs that a bypass or an empty list leaves somebody without, each effect looked at by itself."""
+    """Outputs that a bypass or an empty list leaves somebody without, each effect looked at by itself. What the other
+    params' defaults link elsewhere is not lost."""
     for key, param in template.params.items():
-        taken_out: list[tuple[Path, Links, Bypass]] = [
-            ((*effect.at, "bypass"), effect.links, effect.bypass) for effect in param.all_effects if effect.bypass
+        taken_out: list[tuple[Path, Links, Bypass, Any]] = [
+            ((*effect.at, "bypass"), effect.links, effect.bypass, effect.value if isinstance(effect, Choice) else ANY)
+            for effect in param.all_effects
+            if effect.bypass
         ]
         if param.repeat and not param.minimum:
-            taken_out.append((("_params", key, "repeat"), {}, param.repeat))
-        for at, links, bypass in taken_out:
+            taken_out.append((("_params", key, "repeat"), {}, param.repeat, []))
+        for at, links, bypass, value in taken_out:
             wired, live = template.wired(links, bypass)
             told: set[tuple[str, int | None]] = set()
+            by_default = _lost(template, *template.default_wiring({**_first_choices(template), key: value}))
             for node_id, name, lost in lost_links(wired, bypass, (node_id for node_id in wired if node_id in live)):
-                if (lost.node_id, lost.output) not in told:
+                if (lost.node_id, lost.output) not in told and (node_id, name) in by_default:
                     told.add((lost.node_id, lost.output))
                     what, hint = f"node {node_id} input {name} {lost}", _stand_ins(template, wired, bypass, lost)
                     yield template.document.tree.problem((*at, lost.node_id), what, hint)
+
+
+def _first_choices(template: Template) -> dict[str, Any]:
+    """Some value of each param that has no default, and choices."""
+    required = (param for param in template.params.values() if param.default is MISSING and param.choices)
+    return {param.key: param.choices[0].value for param in required}
+
+
+def _lost(template: Template, links: Links, bypass: Bypass) -> set[tuple[str, str]]:
+    wired, live = template.wired(links, bypass)
+    return {(node_id, name) for node_id, name, _ in lost_links(wired, bypass, (one for one in wired if one in live))}
 
 
 def _stand_ins(

@@ -17,13 +17,12 @@ from morpheus_worker.templates.params import Param, rewired
 from morpheus_worker.templates.places import MISSING
 from morpheus_worker.templates.reading import TemplateError
 from morpheus_worker.templates.repeating import Repeat, repeats_of
-from morpheus_worker.templates.taking_out import left_without
+from morpheus_worker.templates.taking_out import ANY, left_without
 from morpheus_worker.templates.wiring import Bypass, Links, linked, relinked, rewire, sources_past
 
 _NO_INFO: Final = ObjectInfo({})
 _NO_BYPASS: Final[Bypass] = {}
-_ANY: Final = object()
-"""Some value that has no effect of its own."""
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +100,15 @@ class Template:
         """Every link by node and input when these are rewired, and the nodes that something comes of."""
         return relinked(self._links, links), self.live_nodes(links, bypass)
 
-    def default_wiring(self) -> tuple[Links, Bypass]:
-        """How the defaults rewire the graph, and which nodes they take out; a param without a default has any value."""
-        values = {key: _ANY if param.default is MISSING else param.default for key, param in self.params.items()}
+    def default_wiring(self, given: Mapping[str, Any] = _NOTHING) -> tuple[Links, Bypass]:
+        """How the defaults rewire the graph, and which nodes they take out; a param without a default has any value.
+        What is `given` comes before its default."""
+        values = {key: ANY if param.default is MISSING else param.default for key, param in self.params.items()}
+        values |= given
         for key in self.setting_keys:
             for effect in self.params[key].effects_of(values[key]):
-                values |= {target: value for target, value in effect.sets.items() if value is not None}
+                sets = ((target, value) for target, value in effect.sets.items() if target not in given)
+                values |= {target: value for target, value in sets if value is not None}
         return rewired(map(self.params.__getitem__, self.rewiring_keys), values)
 
     def where(self, node_id: str, input_name: str, item: int = 0) -> str | None:

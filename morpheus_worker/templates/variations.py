@@ -50,7 +50,8 @@ def variations(template: Template) -> Iterator[Variation]:
 
 
 def bound_variation(template: Template, variation: Variation) -> Bound:
-    """The template filled with the variation's params. Nothing is staged: media have names of files that nobody has.
+    """The template filled with the variation's params. Nothing is staged: media have names of files that nobody has,
+    and a list that is made up leaves its input null, since only a caller has a link to put there.
 
     Raises:
         MorpheusError: `invalid_params`, when the template refuses a value of its own.
@@ -58,7 +59,12 @@ def bound_variation(template: Template, variation: Variation) -> Bound:
     worker_values = dict.fromkeys(WORKER_PARAMS, "variation")
     resolved = resolve(template, variation.params, worker_values=worker_values, draw_seed=lambda: 0)
     placed = {medium.key: f"/{FOLDER}/{medium.key}" if medium.as_path else medium.key for medium in resolved.media}
-    return fill(resolved, placed | {path.key: f"/{FOLDER}/{path.key}" for path in resolved.output_paths})
+    bound = fill(resolved, placed | {path.key: f"/{FOLDER}/{path.key}" for path in resolved.output_paths})
+    for key in variation.made_up.intersection(template.list_keys):
+        for place in template.params[key].places:
+            if place.whole and place.node_id in bound.graph and isinstance(resolved.values[key], list):
+                bound.graph[place.node_id]["inputs"][place.input] = None
+    return bound
 
 
 def bind_variation(template: Template, variation: Variation) -> dict[str, Any]:
@@ -68,11 +74,11 @@ def bind_variation(template: Template, variation: Variation) -> dict[str, Any]:
 
 def plausible(param: Param) -> tuple[Any, bool]:
     """A value that the param takes, and whether it is made up."""
-    if param.default is not MISSING and param.default is not None:
-        return param.default, False
-    if known := [choice.value for choice in param.choices] or list(param.shown_choices):
-        return known[0], False
-    return _made_up(param), True
+    usual = [] if param.default is MISSING or param.default is None else [param.default]
+    known = [choice.value for choice in param.choices] or list(param.shown_choices)
+    # The range that a template declares need not have the node's own default.
+    found = next((value for value in (*usual, *known) if _is_taken(param, value)), None)
+    return (found, False) if found is not None else (_made_up(param), True)
 
 
 def _variation(template: Template, sentence: str, params: Mapping[str, Any], made_up: tuple[str, ...]) -> Variation:

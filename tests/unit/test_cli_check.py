@@ -72,6 +72,24 @@ def test_an_override_is_checked_beside_the_shipped_one(settings: Settings, capsy
     assert sorted(files.values()) == [0, 1]
 
 
+def test_an_alias_that_another_workflow_has_is_told_of_one_file(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = {"_about": {"aliases": ["fine", "own", "wrong"]}, **GRAPH}
+    override = settings.volume_root / "morpheus_lib" / "workflows" / "new.json"
+    for file in (tmp_path / "apart.json", override):
+        write(file, document)
+    for wanted in (str(tmp_path / "apart.json"), str(override), "new"):
+        assert check(asked(wanted), settings) == 1
+        said = capsys.readouterr().out
+        assert "the alias 'fine' is taken by the workflow 'good'" in said
+        assert "the alias 'wrong' is taken by the workflow 'wrong'" in said
+        assert "'own'" not in said or wanted.endswith("apart.json"), "an override has it, and it is this one"
+    broken = {"_params": {"unused": {"type": "int"}}, **document}
+    assert check(asked(str(write(tmp_path / "broken.json", broken))), settings) == 1
+    assert "the alias 'fine' is taken by the workflow 'good'" in capsys.readouterr().out
+
+
 def test_a_file_of_a_graph(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(asked(str(write(tmp_path / "graph.json", GRAPH))), settings) == 0
     assert check(asked(str(write(tmp_path / "editor.json", {"nodes": [], "links": []}))), settings) == 1

@@ -276,6 +276,12 @@ def test_an_input_that_stands_for_others_may_be_absent() -> None:
     assert not judgement.refused
 
 
+def test_a_part_of_such_an_input_is_one_of_the_class() -> None:
+    raw = {"Grow": {"input": {"required": {"many": ["COMFY_AUTOGROW_V3", {}]}}, "output_node": True}}
+    judgement = judge({"1": node("Grow", many="x", **{"many.0": 1, "few.0": 1})}, ObjectInfo(raw))
+    assert [(name, kind) for _, name, kind, _ in told(judgement)] == [("few.0", "undeclared_input")]
+
+
 SWITCH = {
     "input": {"required": {"if_true": ["COMFY_MATCHTYPE_V3", {}]}},
     "output": ["COMFY_MATCHTYPE_V3"],

@@ -86,6 +86,42 @@ def test_the_editors_format_comes_with_the_way_out(tmp_path: Path) -> None:
     assert "Export (API)" in str(only(inspected(tmp_path, {"nodes": [], "links": []})).hint)
 
 
+def test_a_link_to_nowhere_hides_nothing_else(tmp_path: Path) -> None:
+    document = template(
+        other={"type": "string", "default": "a", "choices": {"a": {}, "b": {"links": {"5.image": ["1", 0]}}}}
+    )
+    document["2"]["inputs"]["image"] = ["9", 0]
+    document["1"]["inputs"] |= {"width": "__param:size__", "batch_size": 0, "color": "red"}
+    document["4"] = {"class_type": "EmptyImagge", "inputs": {}}
+    document["5"] = {"class_type": "ImageInvert", "inputs": {}}
+    document["6"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    told = {(remark.node_id, remark.input): remark for remark in inspected(tmp_path, document).remarks}
+    assert told.keys() == {(None, None), ("1", "batch_size"), ("1", "color"), ("4", None)}
+    assert told[None, None].what.startswith("node 2 input image is linked to node 9")
+    assert told["1", "color"].hint == "write a whole number, such as 1"
+    assert told["4", None].hint == "did you mean 'EmptyImage'?"
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.json")), ids=lambda file: file.stem)
+def test_of_a_broken_template_only_what_is_wrong_is_told(tmp_path: Path, file: Path) -> None:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["lost"] = {"class_type": "SaveImage", "inputs": {"images": ["nowhere", 0], "filename_prefix": "x"}}
+    remark = only(inspected(tmp_path, document))
+    assert (remark.kind, remark.what) == (
+        "broken_template",
+        "node lost input images is linked to node nowhere, which is not there",
+    )
+
+
+def test_a_broken_template_of_a_folder_is_judged_too(tmp_path: Path) -> None:
+    document = template()
+    document["2"]["inputs"]["image"] = ["9", 0]
+    document["3"]["inputs"] = {"images": ["2", 0]}
+    written(tmp_path, document)
+    (found,) = inspect_templates(tmp_path, None, GROUND)
+    assert kinds(found) == [("error", "broken_template"), ("error", "required_input_missing")]
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert only(inspect_file(tmp_path / "gone.json", GROUND)).what.startswith("cannot be read: ")
     path = tmp_path / "latin.json"
@@ -279,23 +315,144 @@ def test_no_value_has_a_key_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "where", "said"),
+    ("declared", "where", "severity", "said"),
     [
-        ({"type": "string"}, ("1", "height"), "takes INT, and 'extra' fills in a text"),
-        ({"type": "image"}, ("1", "height"), "takes INT, and 'extra' fills in a file's name"),
-        ({"type": "output_path"}, ("1", "height"), "takes INT, and 'extra' fills in a path"),
-        ({"type": "string"}, ("2", "image"), "takes IMAGE by a link, and 'extra' fills in a value"),
+        ({"type": "string"}, ("1", "height"), "warning", "takes INT, and 'extra' fills in a text"),
+        ({"type": "image"}, ("1", "height"), "error", "takes INT, and 'extra' fills in a file's name"),
+        ({"type": "output_path"}, ("1", "height"), "error", "takes INT, and 'extra' fills in a path"),
+        ({"type": "string"}, ("2", "image"), "error", "takes IMAGE by a link, and 'extra' fills in a value"),
+        ({"type": "any"}, ("2", "image"), "warning", "takes IMAGE by a link, and 'extra' fills in a value"),
     ],
 )
 def test_a_param_that_its_node_cannot_take(
-    tmp_path: Path, declared: dict[str, Any], where: tuple[str, str], said: str
+    tmp_path: Path, declared: dict[str, Any], where: tuple[str, str], severity: str, said: str
 ) -> None:
+    """A text may be a number, and a value of any type a link."""
     document = template(extra=declared)
     document[where[0]]["inputs"][where[1]] = "__param:extra__"
     found = [remark for remark in inspected(tmp_path, document).remarks if remark.kind == "param_unfit"]
     assert [(remark.severity, remark.input, remark.what.partition(": ")[2]) for remark in found] == [
-        ("error", where[1], said)
+        (severity, where[1], said)
     ]
+
+
+def no_errors(inspection: Inspection) -> bool:
+    return inspection.errors == 0
+
+
+@pytest.mark.parametrize("declared", [{"type": "list", "default": ["1", 0]}, {"type": "list"}, {"type": "any"}])
+def test_a_param_may_be_a_link(tmp_path: Path, declared: dict[str, Any]) -> None:
+    document = template(source=declared)
+    document["3"]["inputs"]["images"] = "__param:source__"
+    assert no_errors(inspected(tmp_path, document)), "nor is the other node's param idle, which a job may link"
+    document["_params"]["source"] = {"type": "list", "default": ["9", 0]}
+    assert ("error", "dangling_link") in kinds(inspected(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"4": {"class_type": "PreviewImage", "inputs": {}}},
+        {
+            "4": {"class_type": "EmptyImage", "inputs": {"width": 0, "height": 64, "batch_size": 1, "color": 0}},
+            "5": {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}},
+        },
+        {
+            "4": {"class_type": "EmptyImage", "inputs": {"width": "__p__", "height": 64, "batch_size": 1, "color": 0}},
+            "5": {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}},
+        },
+    ],
+    ids=["link", "range", "param"],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_output_that_comfyui_leaves_out_is_worth_a_warning(
+    tmp_path: Path, second: dict[str, Any], *, plain: bool
+) -> None:
+    document = {**template(picture={"type": "image"}), **copy.deepcopy(second)}
+    unfit = next(iter(second["4"]["inputs"].values()), None) == "__p__"
+    if unfit:
+        document["4"]["inputs"]["width"] = "__param:picture__"
+    else:
+        del document["_params"]["picture"]
+    if plain and not unfit:
+        del document["_params"]
+        document["1"]["inputs"]["width"] = 64
+    found = inspected(tmp_path, document)
+    assert (found.errors, found.warnings) == (0, 1)
+    document["1"]["inputs"]["height"] = 0
+    assert inspected(tmp_path, document).errors
+
+
+def test_a_node_that_leads_nowhere_may_be_given_anything(tmp_path: Path) -> None:
+    document = template(idle={"type": "any"})
+    document["4"] = {"class_type": "ImageInvert", "inputs": {"image": "__param:picture__"}}
+    document["2"]["inputs"]["other"] = "__param:idle__"
+    assert "param_unfit" not in [kind for _, kind in kinds(inspected(tmp_path, document))]
+
+
+def test_null_may_stand_for_no_default(tmp_path: Path) -> None:
+    """What a job brings is not known; of a node that cannot do without, a word is said."""
+    found = inspected(tmp_path, template(size={"type": "int", "default": None}))
+    assert kinds(found) == [("warning", "invalid_input_type")]
+    document = template(image={"type": "image", "default": None})
+    document["2"] = {"class_type": "LoadImage", "inputs": {"image": "__param:image__"}}
+    document["3"]["inputs"]["filename_prefix"] = "__param:size__"
+    document["_params"]["size"] = {"type": "string", "default": "x"}
+    remark = next(remark for remark in inspected(tmp_path, document).remarks if remark.param == "image")
+    assert (remark.severity, remark.hint) == ("warning", 'leave "default" out: then it is required')
+
+
+def test_a_part_of_an_input_that_stands_for_others(tmp_path: Path) -> None:
+    resize = {
+        "input": {"required": {"input": ["IMAGE", {}], "resize_type": ["COMFY_DYNAMICCOMBO_V3", {}]}},
+        "output": ["IMAGE"],
+        "python_module": "comfy_extras.nodes_resize",
+    }
+    info = ObjectInfo({**load_known().raw, "Resize": resize}, load_known().own_checks)
+    document = template(by={"type": "float", "default": 2.0})
+    inputs = {"input": ["2", 0], "resize_type": "by", "resize_type.multiplier": "__param:by__"}
+    document["4"] = {"class_type": "Resize", "inputs": inputs}
+    document["3"]["inputs"]["images"] = ["4", 0]
+    assert inspected(tmp_path, document, Ground(info)).remarks == ()
+    inputs["resize_tipe.multiplier"] = inputs.pop("resize_type.multiplier")
+    assert ("error", "idle_param") in kinds(inspected(tmp_path, document, Ground(info)))
+
+
+def test_the_fields_of_items_have_ranges_of_their_own(tmp_path: Path) -> None:
+    """The node's own default need not be in them."""
+    pads = {
+        "type": "list",
+        "default": [],
+        "repeat": {"4": ["image"]},
+        "items": {"width": {"type": "int", "min": 1, "max": 99}},
+    }
+    scale = {"upscale_method": "area", "width": "__param:pads.width__", "height": 32, "crop": "disabled"}
+    document = template(pads=pads)
+    document["4"] = {"class_type": "ImageScale", "inputs": {"image": ["2", 0], **scale}}
+    document["3"]["inputs"]["images"] = ["4", 0]
+    assert inspected(tmp_path, document).remarks == ()
+    del pads["default"]
+    assert no_errors(inspected(tmp_path, document))
+
+
+def test_a_param_of_a_class_that_nobody_knows(tmp_path: Path) -> None:
+    document = template()
+    document["2"]["class_type"] = "Gone"
+    document["2"]["inputs"]["side"] = "__param:side__"
+    assert kinds(inspected(tmp_path, document)) == [("error", "missing_node_type"), ("warning", "undeclared_param")]
+
+
+def test_presets_that_make_one_graph(tmp_path: Path) -> None:
+    shape = {"type": "string", "default": "s", "choices": {"s": {"set": {"size": 64}}, "l": {"set": {"size": 64}}}}
+    document = template()
+    document["_params"] = {"shape": shape, **document["_params"]}
+    assert kinds(inspected(tmp_path, document)) == [("warning", "idle_param")]
+
+
+def test_a_title_is_no_more_than_that(tmp_path: Path) -> None:
+    document = template(title={"type": "string", "default": "x"})
+    document["3"]["_meta"] = {"title": "__param:title__"}
+    assert kinds(inspected(tmp_path, document)) == [("warning", "idle_param")]
 
 
 @pytest.mark.parametrize(
@@ -450,6 +607,10 @@ def test_a_model_of_a_windows_machine_is_found_on_no_other(tmp_path: Path) -> No
     assert (remark.severity, remark.kind, remark.hint) == ("error", "model_separator", "write 'real/x4.safetensors'")
     whole = only(inspected(tmp_path, loading("C:\\models\\x4.safetensors")))
     assert whole.hint == "name it as it is called in upscale_models/"
+    raw = copy.deepcopy(dict(load_known().raw))
+    raw["UpscaleModelLoader"]["input"]["required"]["model_name"] = [["real\\x4.safetensors"], {}]
+    of_windows = Ground(ObjectInfo(raw, load_known().own_checks))
+    assert inspected(tmp_path, loading("real\\x4.safetensors"), of_windows).remarks == ()
     there = Ground(load_known(), volume(tmp_path, "upscale_models/real\\x4.safetensors"))
     assert inspected(tmp_path, loading("real\\x4.safetensors"), there).remarks == ()
 
@@ -511,6 +672,15 @@ def test_clashing_aliases_are_named_with_their_line(tmp_path: Path) -> None:
         "the alias 'a b' cannot be a workflow's name"
     ]
     assert totals(found)["errors"] == 5
+
+
+def test_an_override_may_be_called_as_an_alias(tmp_path: Path) -> None:
+    shipped, overrides = tmp_path / "shipped", tmp_path / "overrides"
+    shipped.mkdir()
+    overrides.mkdir()
+    written(shipped, {"_about": {"aliases": ["old"]}, **template()}, "new")
+    written(overrides, template(), "old")
+    assert totals(inspect_templates(shipped, overrides, GROUND)) == {"errors": 0, "warnings": 0}
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:

@@ -313,6 +313,118 @@ def test_an_override_whose_defaults_comfyui_refuses_gives_way(
     assert said in warning
 
 
+def running(known: ObjectInfo, tmp_path: Path, document: Any, **deployment: Any) -> tuple[bool, str]:
+    """Whether an override of the shipped workflow stays, and the one warning."""
+    library = Library.load(
+        folder(tmp_path / "w", a=picture("shipped")),
+        folder(tmp_path / "o", a=document),
+        object_info=known,
+        deployment=deployment,
+    )
+    return library.get("a").graph()["9"]["inputs"]["filename_prefix"] != "shipped", "; ".join(library.warnings)
+
+
+def picture(prefix: str = "mine", **changed: Any) -> dict[str, Any]:
+    inputs = {"width": 64, "height": 64, "batch_size": 1, "color": 0}
+    made = {"class_type": "EmptyImage", "inputs": inputs | changed}
+    return {"1": made, "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}}}
+
+
+def test_comfyui_runs_an_override_without_its_wrong_output(tmp_path: Path) -> None:
+    preview = {"class_type": "PreviewImage", "inputs": {}}
+    assert running(load_known(), tmp_path, {**picture(), "10": preview}) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "kind", [{"type": "int", "default": None}, {"type": "list", "items": {"w": {"type": "int", "default": None}}}]
+)
+def test_null_stands_for_no_default(tmp_path: Path, kind: dict[str, Any]) -> None:
+    params = {"width": kind}
+    document = {"_params": params, **picture(width="__param:width__")}
+    if "items" in kind:
+        params["width"] = {**kind, "default": [{}], "repeat": {"2": ["image"]}}
+        scale = {"upscale_method": "area", "width": "__param:width.w__", "height": 32, "crop": "disabled"}
+        document["1"] = picture()["1"]
+        document["2"] = {"class_type": "ImageScale", "inputs": {"image": ["1", 0], **scale}}
+        document["9"]["inputs"]["images"] = ["2", 0]
+    assert running(load_known(), tmp_path, document) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"w": {"type": "int", "default": 64, "choices": [64, 99999]}}, "a choice of 'w' is 99999, above the largest"),
+        ({"w": {"type": "int", "default": 0, "choices": [0, 64]}}, "(it can when w = 64)"),
+    ],
+)
+def test_an_override_that_runs_with_some_value_stays(tmp_path: Path, params: Any, said: str) -> None:
+    stays, warning = running(load_known(), tmp_path, {"_params": params, **picture(width="__param:w__")})
+    assert stays
+    assert said in warning
+
+
+def test_the_fields_of_a_required_list_have_a_range_of_their_own(tmp_path: Path) -> None:
+    width = {"type": "int", "min": 1, "max": 99}
+    scale = {"upscale_method": "area", "width": "__param:pads.w__", "height": 32, "crop": "disabled"}
+    document = {"_params": {"pads": {"type": "list", "repeat": {"2": ["image"]}, "items": {"w": width}}}, **picture()}
+    document["2"] = {"class_type": "ImageScale", "inputs": {"image": ["1", 0], **scale}}
+    document["9"]["inputs"]["images"] = ["2", 0]
+    assert running(load_known(), tmp_path, document) == (True, "")
+
+
+def optional(*class_types: str, **more: Any) -> dict[str, Any]:
+    """A workflow that goes by nodes of classes which nobody has, each of which a param takes out."""
+    names = [f"with_{index}" for index, _ in enumerate(class_types)]
+    nodes = {
+        str(index + 2): {"class_type": class_type, "inputs": {"image": [str(index + 1), 0]}}
+        for index, class_type in enumerate(class_types)
+    }
+    document = {
+        "_params": {
+            name: {"type": "bool", "default": True, "effects": {"false": {"bypass": {node_id: ["image"]}}}} | more
+            for name, node_id in zip(names, nodes, strict=True)
+        },
+        **picture(),
+        **nodes,
+    }
+    document["9"]["inputs"]["images"] = [str(len(nodes) + 1), 0]
+    return document
+
+
+def test_an_override_that_can_do_without_a_pack_stays(tmp_path: Path) -> None:
+    stays, warning = running(load_known(), tmp_path, optional("Gone"))
+    assert stays
+    assert "lacks the node class 'Gone'" in warning
+    assert warning.endswith("(it can when with_0 = false)")
+
+
+def test_an_override_that_can_do_without_two_packs_stays(tmp_path: Path) -> None:
+    stays, warning = running(load_known(), tmp_path, optional("Gone", "Away"))
+    assert stays
+    assert warning.endswith("(it can when with_0 = false and with_1 = false)")
+
+
+def test_a_deployment_may_do_without_a_pack(tmp_path: Path) -> None:
+    document = optional("Gone", default_env="ENABLE_FACE_REFINEMENT")
+    assert running(load_known(), tmp_path, document, ENABLE_FACE_REFINEMENT=False) == (True, "")
+
+
+def test_an_override_that_lacks_what_the_shipped_workflow_lacks_stays(tmp_path: Path) -> None:
+    """And the shipped file, which nobody uses, is not told of."""
+    shipped = folder(tmp_path / "w", a=graph("shipped", class_type="Gone"))
+    overrides = folder(tmp_path / "o", a=graph("mine", class_type="Gone"))
+    library = Library.load(shipped, overrides, object_info=INFO)
+    assert text_of(library, "a") == "mine"
+    assert library.warnings == (
+        f"the workflow 'a' of {overrides / 'a.json'} cannot run here: "
+        "this ComfyUI lacks the node class 'Gone' (line 1, column 22)",
+    )
+    (overrides / "a.json").write_text(json.dumps(graph("mine", class_type="Away")))
+    again = Library.load(shipped, overrides, object_info=INFO)
+    assert text_of(again, "a") == "shipped"
+    assert len(again.warnings) == 2
+
+
 def test_models_and_files_that_are_not_there_keep_no_override_out(tmp_path: Path) -> None:
     """They may come later, and a job says so better."""
 

@@ -637,7 +637,10 @@ def test_the_file_of_a_node_that_is_left_out_is_put_nowhere() -> None:
     required = {"type": "output_path", "of": "4"}
     template = parse(graph, params={"saves": saves, "copy": required})
     assert problems_of(template, {}) == ["params.copy: is required"]
-    assert resolve(template, {"saves": False, "copy": "/workspace/a.png"}).output_paths == ()
+    resolved = resolve(template, {"saves": False, "copy": "/workspace/a.png"})
+    assert resolved.output_paths == ()
+    assert resolved.warnings == ("'copy' was ignored: node 4, whose file it is for, is not run",)
+    assert resolve(template, {"copy": "/workspace/a.png"}).warnings == ()
 
 
 def test_media_of_a_part_that_is_left_out_are_not_asked_for() -> None:

@@ -293,6 +293,20 @@ def test_a_hint_names_the_inputs_that_the_node_has(inputs: Any, info: ObjectInfo
 
 
 @EVERYWHERE
+def test_what_the_defaults_link_elsewhere_is_not_lost(info: ObjectInfo | None) -> None:
+    """Node 3, which reads the output that nothing stands in for, is then not run."""
+    around = {"type": "string", "default": "x", "choices": {"x": {"links": {"7.positive": ["1", 0]}}, "y": {}}}
+    scale = {**SCALE, "effects": {"0": {"bypass": {"2": ["model"]}}}}
+    more = {"7": node("Sample", model=["5", 0], positive=["3", 0], vae=["1", 2])}
+    parse(PARAMS | {"scale": scale, "around": around}, more, info)
+    del around["default"]
+    parse(PARAMS | {"scale": scale, "around": around}, more, info)
+    around["default"] = "y"
+    with pytest.raises(TemplateError, match="reads output 1 of node 2"):
+        parse(PARAMS | {"scale": scale, "around": around}, more, info)
+
+
+@EVERYWHERE
 def test_of_an_output_that_several_read_one_is_told(info: ObjectInfo | None) -> None:
     more = {"4": node("Encode", clip=["2", 1]), "7": node("Sample", model=["5", 0], positive=["3", 0], vae=["4", 0])}
     effects = {"0": {"bypass": {"2": ["model"]}}}

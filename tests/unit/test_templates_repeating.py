@@ -343,7 +343,8 @@ def test_items_of_a_list_that_repeats_nothing() -> None:
         ),
         (
             {"items": FIELDS | {"strength": {"min": 2, "max": 1}}},
-            "the smallest value of 'loras.strength' is larger than the largest",
+            "the smallest value of 'loras.strength' is larger than the largest "
+            '("min" may be 1 at most, or "max" must be 2 at least)',
         ),
         (
             {"items": FIELDS | {"strength": {"type": "int", "default": "x"}}},

@@ -246,7 +246,25 @@ def test_the_graph_is_a_copy_without_our_blocks() -> None:
         ),
         ({"_params": {"steps": {"maximum": 5}}}, "_params.steps.maximum is not known here (did you mean 'max'?)"),
         ({"_params": {"steps": {"min": "5"}}}, "_params.steps.min: must be a number, got '5' (without quotes)"),
-        ({"_params": {"steps": {"min": 5, "max": 4}}}, "the smallest value of 'steps' is larger than the largest"),
+        (
+            {"_params": {"steps": {"min": 5, "max": 4}}},
+            "the smallest value of 'steps' is larger than the largest "
+            '("min" may be 4 at most, or "max" must be 5 at least)',
+        ),
+        (
+            {"_params": {"unused": {}}},
+            "the param 'unused' fills nothing: it has no placeholder in the graph and no presets "
+            "(put its placeholder where a node reads it, or remove it)",
+        ),
+        (
+            {"_params": {"mode": {"choices": {"a": {"set": {"zzz": 1}}}}}},
+            "the choice 'a' of 'mode' sets 'zzz', which is no param (params: mode, ",
+        ),
+        ({"_about": {"param_aliases": {"s": "zzz"}}}, "the alias 's' leads to 'zzz', which is no param (params: "),
+        (
+            {"_about": {"param_aliases": {"job_id": "steps"}}},
+            "the alias 'job_id' is the name of a param itself (remove it, or choose another name)",
+        ),
         (
             {"_params": {"steps": {"type": "int", "default": "x"}}},
             "the default of 'steps' must be a whole number, got 'x'",
@@ -286,7 +304,7 @@ def test_the_graph_is_a_copy_without_our_blocks() -> None:
         ),
         (
             {"_params": {"mode": {"choices": {"a": {"links": {"9.image": ["1", 0]}}}}}},
-            "'9.image' is an input of node 9, which is not there",
+            "'9.image' is an input of node 9, which is not there (nodes: 1)",
         ),
         (
             {"_params": {"mode": {"choices": {"a": {"links": {"1.image": ["9", 0]}}}}}},
