@@ -33,9 +33,10 @@ from morpheus_worker.comfy.socket import EventStream
 from morpheus_worker.deadlines import Deadline
 from morpheus_worker.entry import EXIT_TERMINATED
 from morpheus_worker.errors import Code, MorpheusError, Problem, disk_failing, from_problems
+from morpheus_worker.holdings import sources_of
 from morpheus_worker.library import Library
 from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
-from morpheus_worker.manifest import Manifest, ManifestError, ModelEntry, parse_manifest
+from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
 from morpheus_worker.pipeline import Worker
 from morpheus_worker.replaying import Replays
 from morpheus_worker.s3 import S3Store
@@ -66,11 +67,12 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
         process, files = None, None
         if settings.child_dir is not None:
             folders = comfyui_folders(settings.child_dir, settings)
-            log.info("%s", link_volume(settings, folders).summary())
+            manifest, failure = try_manifest(settings)
+            log.info("%s", link_volume(settings, folders, manifest).summary())
             process = _spawned(settings, settings.child_dir, folders)
             ending.callback(process.stop, settings.stop_grace_s)
             files = LocalFiles(folders)
-            _warn_of_missing(settings, folders)
+            _warn_of_missing(missing_entries(settings, folders, manifest), failure)
         http = ComfyHttp(settings.comfyui_url)
         ending.callback(http.close)
         ending.callback(s3.close)
@@ -154,31 +156,28 @@ def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def link_volume(settings: Settings, folders: ComfyFolders) -> LinkReport:
-    """Links the volume's models and node packs into ComfyUI.
+def link_volume(settings: Settings, folders: ComfyFolders, manifest: Manifest) -> LinkReport:
+    """Links the volume's models and node packs into ComfyUI, and the manifest's models to their further places.
 
     Raises:
         MorpheusError: `volume_unavailable`, or `internal` when ComfyUI's folders refuse.
     """
     roots = (*VOLUME_ROOTS, settings.volume_root)
-    return link_all(_sources(settings), folders, volume_roots=roots, also=_models_elsewhere(settings))
+    elsewhere = [model for model in manifest.models if model.also]
+    return link_all(sources_of(settings), folders, volume_roots=roots, also=elsewhere)
 
 
-def _models_elsewhere(settings: Settings) -> list[ModelEntry]:
-    """The manifest's models that ComfyUI shall find in further places. A manifest that cannot be used is told later."""
-    with contextlib.suppress(ManifestError, OSError):
-        return [model for model in read_manifest(settings).models if model.also]
-    return []
+def missing_entries(settings: Settings, folders: ComfyFolders, manifest: Manifest) -> list[Missing]:
+    """What the manifest names, and neither the volume nor ComfyUI has."""
+    return missing(manifest, sources_of(settings), folders)
 
 
-def missing_entries(settings: Settings, folders: ComfyFolders) -> list[Missing]:
-    """What the manifest names, and neither the volume nor ComfyUI has.
-
-    Raises:
-        ManifestError: when the manifest cannot be used.
-        OSError: when it cannot be read.
-    """
-    return missing(read_manifest(settings), _sources(settings), folders)
+def try_manifest(settings: Settings) -> tuple[Manifest, ManifestError | OSError | None]:
+    """The manifest that the settings name; an empty one, and the reason, when it cannot be used."""
+    try:
+        return read_manifest(settings), None
+    except (ManifestError, OSError) as failure:
+        return Manifest(settings.manifest.name), failure
 
 
 def read_manifest(settings: Settings) -> Manifest:
@@ -191,16 +190,10 @@ def read_manifest(settings: Settings) -> Manifest:
     return parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
 
 
-def _sources(settings: Settings) -> list[Path]:
-    return [settings.cache_dir, settings.volume_root / "models"]
-
-
-def _warn_of_missing(settings: Settings, folders: ComfyFolders) -> None:
-    """Only now, because reading the manifest takes time that ComfyUI can use."""
-    try:
-        for entry in missing_entries(settings, folders):
-            log.warning("not on the volume: %s", entry)
-    except (ManifestError, OSError) as failure:
+def _warn_of_missing(absent: Sequence[Missing], failure: Exception | None) -> None:
+    for entry in absent:
+        log.warning("not on the volume: %s", entry)
+    if failure is not None:
         log.warning("the model manifest cannot be used: %s", failure)
 
 

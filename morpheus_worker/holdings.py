@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from morpheus_worker.comfy.launch import folders_of
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.manifest import PACKS_FOLDER
+from morpheus_worker.manifest import PACKS_FOLDER, UNFINISHED
 from morpheus_worker.settings import Settings
 
 MODELS_FOLDER: Final = "models"
@@ -31,9 +31,13 @@ _ONE_FOLDER: Final[Mapping[str, tuple[str, ...]]] = {
 """Folders that ComfyUI (0.3.64, folder_paths.py) or a node pack reads under one name."""
 _SAME_AS: Final[Mapping[str, str]] = {"unet": "diffusion_models", "clip": "text_encoders"}
 
-_UNFINISHED: Final = (".part", ".tmp", ".lock", ".receipt.json")
 _DEEPEST: Final = 8
 """Levels below a model folder at which looking for files ends: a link in it may lead in a circle."""
+
+
+def sources_of(settings: Settings) -> list[Path]:
+    """The folders of models and node packs that are linked into ComfyUI, in their order. They need not exist."""
+    return [settings.cache_dir, settings.volume_root / MODELS_FOLDER]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Holdings:
         Raises:
             SettingsError: when ComfyUI's arguments cannot be used.
         """
-        models, packs = [settings.cache_dir, settings.volume_root / MODELS_FOLDER], []
+        models, packs = sources_of(settings), []
         for source in models:
             packs += [source, source / PACKS_FOLDER]
         comfyui = settings.child_dir
@@ -102,7 +106,7 @@ class Holdings:
 
     def _walk(self, place: Path, above: str, depth: int) -> Iterator[str]:
         for name, is_folder in self._items(place):
-            if name.startswith(".") or name.endswith(_UNFINISHED):
+            if name.startswith(".") or name.endswith(UNFINISHED):
                 continue
             if not is_folder:
                 yield from [f"{above}{name}"] if "." in name else []

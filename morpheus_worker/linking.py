@@ -22,14 +22,13 @@ from typing import Final, Literal
 
 from morpheus_worker.comfy.launch import ComfyFolders
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.manifest import PACKS_FOLDER, Manifest, ModelEntry
+from morpheus_worker.manifest import PACKS_FOLDER, UNFINISHED, Manifest, ModelEntry
 
 VOLUME_ROOTS: Final = (Path("/runpod-volume"), Path("/workspace"))
 """Where network volumes are mounted, on workers and on pods: a link into one that leads nowhere is a leftover."""
 
 PACK_MARK: Final = "__init__.py"
 TEMP_SUFFIX: Final = ".morpheus-link"
-_UNFINISHED: Final = (".part", ".tmp", ".lock", ".receipt.json")
 
 
 class Outcome(StrEnum):
@@ -387,7 +386,7 @@ class _Linker:
 
 def _unfit(item: _Entry) -> str:
     """Why ComfyUI has no use for the name, or nothing. Only links cost a look more than the listing."""
-    if item.name.startswith(".") or item.name.endswith(_UNFINISHED) or item.name == "__pycache__":
+    if item.name.startswith(".") or item.name.endswith(UNFINISHED) or item.name == "__pycache__":
         return "is hidden, unfinished or a receipt"
     if item.is_symlink() and not os.path.exists(item.path):
         return "leads nowhere"

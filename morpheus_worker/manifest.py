@@ -22,6 +22,9 @@ Location = tuple[str | int, ...]
 
 PACKS_FOLDER: Final = "custom_nodes"
 
+UNFINISHED: Final = (".part", ".tmp", ".lock", ".receipt.json")
+"""How files in a cache end that are no models: still written, or notes beside one. They are never linked."""
+
 
 class ManifestError(Exception):
     """The manifest cannot be used. `problems` holds all of it, each `at` as `file:line place`."""
@@ -113,7 +116,6 @@ _ENVIRONMENT_NAME: Final = re.compile(r"(?!.*[A-Z0-9]{24})[A-Z][A-Z0-9]*(_[A-Z0-
 _CREDENTIAL_KEY: Final = re.compile(
     r"(^|[-_])(token|key|api_?key|secret|signature|sig|password|auth|credential)($|[-_])", re.IGNORECASE
 )
-_UNLINKED: Final = (".part", ".tmp", ".lock", ".receipt.json")
 
 
 def _environment_name(value: str) -> str:
@@ -130,8 +132,8 @@ def _cache_path(value: str) -> str:
         raise ValueError("has an empty, hidden or '..' part, or a backslash")
     if len(parts) < 2 or parts[0] == PACKS_FOLDER:
         raise ValueError("must begin with one of ComfyUI's model folders, such as checkpoints/")
-    if value.endswith(_UNLINKED):
-        raise ValueError(f"ends as unfinished files do ({', '.join(_UNLINKED)}), which are never linked")
+    if value.endswith(UNFINISHED):
+        raise ValueError(f"ends as unfinished files do ({', '.join(UNFINISHED)}), which are never linked")
     return value
 
 

@@ -44,8 +44,11 @@ def link(settings: Settings) -> int:
     try:
         folders = boot.comfyui_folders(settings.child_dir, settings)
         wait_for_volume(settings.volume_root, deadline=Deadline.after(0.0))
-        print(boot.link_volume(settings, folders).summary())
-        for absent in boot.missing_entries(settings, folders):
+        manifest, failure = boot.try_manifest(settings)
+        print(boot.link_volume(settings, folders, manifest).summary())
+        if failure is not None:
+            raise failure
+        for absent in boot.missing_entries(settings, folders, manifest):
             print(f"not on the volume: {absent}")
     except (MorpheusError, ManifestError, OSError) as failure:
         print(f"morpheus: {failure}", file=sys.stderr)
