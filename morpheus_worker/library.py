@@ -266,14 +266,14 @@ def _packs(class_types: Iterable[str]) -> frozenset[str]:
     return frozenset(pack_of(class_type) or class_type for class_type in class_types)
 
 
-def _absent(lacking: Iterable[tuple[str, Problem]]) -> list[Problem]:
+def _absent(lacking: Iterable[tuple[str, str]]) -> list[Problem]:
     """One sentence for all classes that are absent: the packs that have them, and where the others are."""
     by_pack: dict[str, list[str]] = {}
     others: dict[str, str] = {}
-    for class_type, problem in lacking:
+    for class_type, place in lacking:
         pack = pack_of(class_type)
         if pack is None:
-            others.setdefault(class_type, f"'{class_type}' ({problem.at})")
+            others.setdefault(class_type, f"'{class_type}' ({place})")
         elif class_type not in by_pack.setdefault(pack, []):
             by_pack[pack].append(class_type)
     packs = [f"{pack} ({_shortened(classes)})" for pack, classes in by_pack.items()]

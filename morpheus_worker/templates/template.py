@@ -157,20 +157,27 @@ def check_template(template: Template, object_info: ObjectInfo) -> list[Problem]
     graph, live = _by_default(template)
     there = {node_id for node_id in live if node_id in graph and graph[node_id]["class_type"] in object_info}
     found = map(template.document.problem, wiring_findings(graph, object_info, there))
-    return [*(problem for _, problem in absent_classes(template, object_info)), *found, *template.problems]
+    lacking = wiring_findings(graph, object_info, live - there)
+    absent = [
+        template.document.tree.problem(
+            (said.node_id or "", "class_type"), f"node {said.node_id}: {said.what}", said.hint
+        )
+        for said in lacking
+    ]
+    return [*absent, *found, *template.problems]
 
 
-def absent_classes(template: Template, object_info: ObjectInfo) -> list[tuple[str, Problem]]:
-    """The nodes of a class that this ComfyUI lacks, of those that the defaults need: the class, and where it is."""
+def absent_classes(template: Template, object_info: ObjectInfo) -> list[tuple[str, str]]:
+    """The nodes of a class that this ComfyUI lacks, of those that the defaults need: the class, and its place in the
+    file. What was meant by it is not guessed at, which takes long."""
     template = template.seen_by(object_info)
     graph, live = _by_default(template)
-    lacking = [node_id for node_id in graph if node_id in live and graph[node_id]["class_type"] not in object_info]
-    found: list[tuple[str, Problem]] = []
-    for node_id, finding in zip(lacking, wiring_findings(graph, object_info, lacking), strict=True):
-        what = f"node {node_id}: {finding.what}"
-        problem = template.document.tree.problem((node_id, "class_type"), what, finding.hint)
-        found.append((graph[node_id]["class_type"], problem))
-    return found
+    tree = template.document.tree
+    return [
+        (node["class_type"], tree.problem((node_id, "class_type"), "").at)
+        for node_id, node in graph.items()
+        if node_id in live and node["class_type"] not in object_info
+    ]
 
 
 def _by_default(template: Template) -> tuple[dict[str, Any], frozenset[str]]:
