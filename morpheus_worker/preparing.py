@@ -14,7 +14,7 @@ from morpheus_worker.addresses import PrivateHosts
 from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.faults import Where
 from morpheus_worker.comfy.files import ComfyFiles
-from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.comfy.graphs import check_graph_shape
 from morpheus_worker.comfy.judging import refusal
 from morpheus_worker.comfy.objectinfo import InputInfo, ObjectInfo
@@ -244,7 +244,7 @@ def _media_uses(graph: Mapping[str, Any], images: tuple[InputImage, ...], object
             if name in by_name and (known is None or known.choices is not None):
                 sent = Wanted(f"input.images '{name}'", kind, by_name[name].image, name, inline=True)
                 yield _Use(node_id, input_name, name, sent)
-            elif known is not None and _is_brought(node["class_type"], known, name, object_info):
+            elif known is not None and _is_brought(node["class_type"], known, name):
                 yield _Use(node_id, input_name, name, Wanted(at, kind, name))
 
 
@@ -252,14 +252,12 @@ def _kind_of(known: InputInfo | None) -> InputKind:
     return cast(InputKind, known.upload or "file") if known is not None else "file"
 
 
-def _is_brought(class_type: str, known: InputInfo, name: str, object_info: ObjectInfo) -> bool:
+def _is_brought(class_type: str, known: InputInfo, name: str) -> bool:
     """For a loader, anything but a plain name in ComfyUI's input folder. An absolute path, or one that climbs, would
     have ComfyUI read whatever file of the machine it names; the stage lets none through that leads off the volume.
 
     The loaders of some node packs do not say that they are, and offer files like any other choice: of those that nobody
     recorded, only what cannot be a file's name."""
-    inputs = object_info.raw[class_type].get("input", {})
-    config = (inputs.get("required") or {}).get(known.name) or (inputs.get("optional") or {}).get(known.name)
-    if known.upload is not None or folder_of(class_type, known.name, config) == INPUT_FOLDER:
+    if known.upload is not None or folder_listed(class_type, known) == INPUT_FOLDER:
         return bool(_FROM_ELSEWHERE.match(name)) or name.startswith(_ON_VOLUME) or ".." in name.split("/")
     return known.choices is not None and name not in known.choices and bool(_FROM_ELSEWHERE.match(name))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.comfy.objectinfo import ObjectInfo
-from morpheus_worker.comfy.recorded import INPUT_FOLDER, folder_of, pack_of
+from morpheus_worker.comfy.recorded import pack_of
 from morpheus_worker.holdings import Holdings
 from morpheus_worker.manifest import Manifest, ModelEntry
 from morpheus_worker.templates.template import Template
@@ -137,10 +138,8 @@ def _loading(template: Template, object_info: ObjectInfo, key: str) -> Iterator[
 
 
 def _loading_at(object_info: ObjectInfo, class_type: str, name: str) -> _Loading | None:
-    described = object_info.raw.get(class_type, {}).get("input", {})
-    config = next((inputs[name] for inputs in described.values() if name in (inputs or {})), None)
-    folder = folder_of(class_type, name, config) if config is not None else None
-    if folder is None or folder == INPUT_FOLDER:
-        return None
     known = object_info.input(class_type, name)
-    return _Loading(folder, known.choices or () if known is not None else ())
+    folder = folder_listed(class_type, known) if known is not None else None
+    if known is None or folder in (None, INPUT_FOLDER):
+        return None
+    return _Loading(str(folder), known.choices or ())

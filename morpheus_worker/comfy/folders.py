@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from morpheus_worker.comfy.objectinfo import InputInfo
+
 INPUT_FOLDER: Final = "input"
 """What `folder_of` answers for an input that lists ComfyUI's input folder, its files or the folders in it."""
 
@@ -94,3 +96,8 @@ def folder_of(class_type: str, name: str, config: Any) -> str | None:
     if (class_type, name) in _OWN_LISTS:
         return None
     return _FOLDERS.get((class_type, name)) or _FOLDERS_BY_INPUT.get(name)
+
+
+def folder_listed(class_type: str, known: InputInfo) -> str | None:
+    """`folder_of` for an input that has been read already."""
+    return folder_of(class_type, known.name, [known.type, known.options])

@@ -41,11 +41,11 @@ def guesses(graph: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[Pu
     """What silent nodes of known classes call their files in a new folder, for a ComfyUI whose folders nobody can list.
     Relative to ComfyUI's output folder."""
     prefixes = [node["inputs"].get(PREFIX_INPUT) for node in graph.values()]
+    # ComfyUI counts on from what lies there under the prefix, so others that save under it come before.
+    told = sum(map(_files_in, outputs.values()))
     for node_id, node in graph.items():
         prefix, ending = node["inputs"].get(PREFIX_INPUT), _ENDINGS.get(node["class_type"])
         if ending is not None and isinstance(prefix, str) and "%" not in prefix and not outputs.get(node_id):
-            # ComfyUI counts on from what lies there under the prefix, so others that save under it come before.
-            told = sum(_files_in(outputs[other]) for other in outputs)
             for number in range(1, min(prefixes.count(prefix) + told, MOST_GUESSES) + 1):
                 yield PurePosixPath(f"{prefix}_{number:05}{ending}")
 

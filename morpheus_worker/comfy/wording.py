@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.comfy.graphs import LONGEST_NAMED, named
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.errors import MOST_TOLD, Code, MorpheusError, Problem, did_you_mean, from_problems
@@ -283,7 +283,7 @@ def _how_to_have_it(value: str, files: tuple[str, ...], folder: str | None) -> s
 def _folder(class_type: str, name: str, object_info: ObjectInfo) -> str | None:
     """The model folder that the input lists."""
     known = object_info.input(class_type, name)
-    folder = folder_of(class_type, name, [known.type, known.options]) if known is not None else None
+    folder = folder_listed(class_type, known) if known is not None else None
     return None if folder == INPUT_FOLDER else folder
 
 

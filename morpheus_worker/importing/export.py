@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.comfy.graphs import HOW_TO_EXPORT, Sources, is_link, leading_to, sources_of
 from morpheus_worker.comfy.objectinfo import InputInfo, ObjectInfo
 from morpheus_worker.contents import HEAD_BYTES, content_of
@@ -118,7 +118,7 @@ def _as_here(class_type: str, name: str, value: Any, info: ObjectInfo) -> Any:
     known = info.input(class_type, name)
     if known is None or known.choices is None or not isinstance(value, str) or _ABSOLUTE.match(value):
         return value
-    folder = folder_of(class_type, name, [known.type, known.options])
+    folder = folder_listed(class_type, known)
     return value.replace("\\", "/") if folder not in (None, INPUT_FOLDER) else value
 
 

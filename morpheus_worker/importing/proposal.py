@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.importing.export import Export, Spot
 from morpheus_worker.templates.declared import MediaKind, ParamType
 from morpheus_worker.templates.params import MEDIA_TYPES
@@ -42,8 +42,7 @@ def media_kind(export: Export, spot: Spot) -> MediaKind | None:
     that is called so and names such a file."""
     known, value = export.known(spot), export.value(spot)
     if known is not None:
-        folder = folder_of(export.class_of(spot.node_id), spot.input, [known.type, known.options])
-        if folder != INPUT_FOLDER:
+        if folder_listed(export.class_of(spot.node_id), known) != INPUT_FOLDER:
             return None
         return cast(MediaKind | None, known.upload) or _kind_by_name(value) or _kind_by_input(spot.input)
     return _kind_by_name(value) if "load" in export.class_of(spot.node_id).lower() else None

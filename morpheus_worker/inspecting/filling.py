@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from morpheus_worker.comfy.examine import LINKED_TYPES
-from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.comfy.graphs import is_link, leading_to
 from morpheus_worker.comfy.judging import judge
 from morpheus_worker.comfy.objectinfo import ObjectInfo
@@ -148,6 +148,6 @@ def _left_behind(template: Template, tried: list[Try], object_info: ObjectInfo) 
 def _kind_of(object_info: ObjectInfo, class_type: str, name: str) -> str | None:
     """What the input loads from ComfyUI's input folder, in a word, or None."""
     known = object_info.input(class_type, name)
-    if known is None or folder_of(class_type, name, [known.type, known.options]) != INPUT_FOLDER:
+    if known is None or folder_listed(class_type, known) != INPUT_FOLDER:
         return None
     return known.upload or name

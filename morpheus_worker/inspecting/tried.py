@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from morpheus_worker.comfy.compact import CONSTANT_CHOICES
-from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_of
+from morpheus_worker.comfy.folders import INPUT_FOLDER, folder_listed
 from morpheus_worker.comfy.graphs import is_link
 from morpheus_worker.comfy.judging import judge
 from morpheus_worker.comfy.objectinfo import InputInfo, ObjectInfo
@@ -94,7 +94,7 @@ def file_inputs(graph: Mapping[str, Any], object_info: ObjectInfo) -> Iterator[t
             value = node["inputs"].get(wanted.name)
             if wanted.choices is None or value is None or is_link(value):
                 continue
-            folder = folder_of(node["class_type"], wanted.name, [wanted.type, wanted.options])
+            folder = folder_listed(node["class_type"], wanted)
             if folder is not None and folder != INPUT_FOLDER and not _is_fixed(node["class_type"], wanted.name):
                 yield node_id, wanted, folder
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from morpheus_worker.comfy.folders import folder_of
+from morpheus_worker.comfy.folders import folder_listed
 from morpheus_worker.comfy.judging import judge
 from morpheus_worker.comfy.objectinfo import ObjectInfo
 from morpheus_worker.comfy.wording import Fault, Weight
@@ -116,8 +116,7 @@ def _of_files(bound: Bound, object_info: ObjectInfo) -> Iterator[tuple[str, str]
     for node_id, node in bound.graph.items():
         known = object_info.get(node["class_type"])
         for wanted in known.inputs.values() if known else ():
-            lists = wanted.choices is not None
-            if lists and folder_of(node["class_type"], wanted.name, [wanted.type, wanted.options]) is not None:
+            if wanted.choices is not None and folder_listed(node["class_type"], wanted) is not None:
                 yield node_id, wanted.name
 
 
