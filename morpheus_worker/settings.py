@@ -1,8 +1,8 @@
 """Settings: one frozen model, the only reader of the environment.
 
-Each field `name` is read from `MORPHEUS_NAME`; `bucket_name` and its like from `BUCKET_NAME`, and `comfy_org_api_key`
-from `COMFY_ORG_API_KEY`, as the RunPod SDK and the official ComfyUI worker call them. Units are in the names. An empty
-variable counts as absent, because endpoint consoles cannot unset one.
+Each field `name` is read from `MORPHEUS_NAME`; `bucket_name` and its like from `BUCKET_NAME`, `comfy_org_api_key` from
+`COMFY_ORG_API_KEY` and `hf_token` from `HF_TOKEN`, as the RunPod SDK, the official ComfyUI worker and the hosts call
+them. Units are in the names. An empty variable counts as absent, because endpoint consoles cannot unset one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
@@ -28,7 +29,7 @@ from morpheus_worker.jobs import StoreName
 
 PREFIX: Final = "MORPHEUS_"
 BUCKET_PREFIX: Final = "bucket_"
-OTHERS: Final = frozenset({"comfy_org_api_key", "enable_face_refinement"})
+OTHERS: Final = frozenset({"comfy_org_api_key", "enable_face_refinement", "hf_token", "hf_endpoint", "civitai_api_key"})
 """Fields of this prefix, and these, are other people's names, used as they are."""
 
 LONGEST_PRESIGNED_S: Final = 7 * 24 * 3600
@@ -169,12 +170,68 @@ class Settings(BaseModel):
     s3_url_ttl_s: int = Field(
         LONGEST_PRESIGNED_S, gt=0, le=LONGEST_PRESIGNED_S, description="How long a presigned URL works, in seconds."
     )
+    manifest_lock: Path | None = Field(
+        None, description="What the manifest's sources turned out to be; default: beside it, .lock."
+    )
+    hf_token: SecretStr | None = Field(None, description="Hugging Face's key, for gated and private repositories.")
+    hf_endpoint: str = Field(
+        "https://huggingface.co",
+        description="Hugging Face, or a mirror of it.",
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$",
+    )
+    hf_cache: AbsolutePath | None = Field(
+        None, description="RunPod's own cached models, a source; default: huggingface-cache on the volume."
+    )
+    civitai_api_key: SecretStr | None = Field(None, description="Civitai's key, for models that ask for a login.")
+    civitai_url: str = Field("https://civitai.com", description="Civitai.", pattern=r"^https?://[^/\s?#@]+$")
+    models_mirror: str | None = Field(
+        None,
+        description="Bucket that 'morpheus models sync --to' filled, asked before the manifest's sources: s3://bucket/prefix.",
+        pattern=r"^(s3|gs)://[^/\s]+(/[^\s]*)?$",
+    )
+    models_endpoint_url: str | None = Field(
+        None,
+        description="S3 endpoint of s3:// names of models; default: BUCKET_ENDPOINT_URL, else Amazon's.",
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$",
+    )
+    models_region: str | None = Field(None, description="Its region; default: the one in the endpoint's URL.")
+    models_access_key_id: SecretStr | None = Field(
+        None, description="Default: BUCKET_ACCESS_KEY_ID where its endpoint is used, else what the AWS SDK finds."
+    )
+    models_secret_access_key: SecretStr | None = Field(None, description="Belongs to MORPHEUS_MODELS_ACCESS_KEY_ID.")
+    models_to_endpoint_url: str | None = Field(
+        None,
+        description="S3 endpoint of the s3:// name that models are sent to (--to); default: that of s3:// sources.",
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$",
+    )
+    models_to_region: str | None = Field(None, description="Its region; default: the one in the endpoint's URL.")
+    models_to_access_key_id: SecretStr | None = Field(
+        None, description="Default: the key of s3:// sources, where they are at the same endpoint."
+    )
+    models_to_secret_access_key: SecretStr | None = Field(
+        None, description="Belongs to MORPHEUS_MODELS_TO_ACCESS_KEY_ID."
+    )
+    gs_endpoint_url: str = Field(
+        "https://storage.googleapis.com",
+        description="Endpoint of gs:// names, in S3's form.",
+        pattern=r"^https?://[^/\s?#@]+$",
+    )
+    gs_access_key_id: SecretStr | None = Field(None, description="An HMAC key of Google Cloud Storage.")
+    gs_secret_access_key: SecretStr | None = Field(None, description="Belongs to MORPHEUS_GS_ACCESS_KEY_ID.")
+    sync_connections: int = Field(8, ge=1, le=32, description="Connections that fetch one model at once.")
+    sync_files: int = Field(3, ge=1, le=16, description="Models that are fetched at once.")
+    sync_host_connections: int = Field(16, ge=1, le=64, description="Connections to one host, of all models together.")
+    sync_store: SecretStr | None = Field(
+        None,
+        description="Database of what apps ask to sync: sqlite:///… or postgresql://…; default: a file at home.",
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json, text, or auto: text on a terminal, JSON elsewhere."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
 
     _url_was_set: bool = False
+    _given: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _s3_adds_up(self) -> Self:
@@ -182,6 +239,14 @@ class Settings(BaseModel):
             raise ValueError(
                 "BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY belong together; one of them is missing"
             )
+        for kind, key, secret in (
+            ("MODELS", self.models_access_key_id, self.models_secret_access_key),
+            ("MODELS_TO", self.models_to_access_key_id, self.models_to_secret_access_key),
+            ("GS", self.gs_access_key_id, self.gs_secret_access_key),
+        ):
+            if (key is None) != (secret is None):
+                both = f"MORPHEUS_{kind}_ACCESS_KEY_ID and MORPHEUS_{kind}_SECRET_ACCESS_KEY"
+                raise ValueError(f"{both} belong together; one of them is missing")
         if self.outputs == "s3" and self.bucket_endpoint_url is None and self.bucket_name is None:
             raise ValueError("MORPHEUS_OUTPUTS is s3, but neither BUCKET_ENDPOINT_URL nor BUCKET_NAME says where")
         return self
@@ -203,7 +268,17 @@ class Settings(BaseModel):
             problems = [_as_problem(error) for error in failure.errors()]
             raise SettingsError(problems + unknown_settings(environ)) from None
         settings._url_was_set = "comfyui_url" in values
+        settings._given = given
         return settings
+
+    def secret(self, name: str) -> SecretStr | None:
+        """The value of a variable that a manifest's `auth_env` names."""
+        value = self._given.get(name, "").strip()
+        return SecretStr(value) if value else None
+
+    @property
+    def lock_file(self) -> Path:
+        return self.manifest_lock or self.manifest.with_suffix(".lock")
 
     @property
     def cache_dir(self) -> Path:

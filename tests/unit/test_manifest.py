@@ -53,6 +53,8 @@ custom_nodes:
     repo: https://github.com/owner/pack
     commit: "{COMMIT}"
     workflows: [upscale]
+    requirements: ["numpy>=1.26; python_version < '3.13'", opencv-python]
+  - {{id: Bare, repo: "https://github.com/owner/bare", requirements: []}}
 """
     manifest = parse_manifest(text, name="m.yaml")
     assert manifest.models == (
@@ -78,8 +80,11 @@ custom_nodes:
             auth_env="HF_TOKEN",
         ),
     )
-    pack = PackEntry("ComfyUI-Pack", "https://github.com/owner/pack", COMMIT, ("upscale",))
-    assert manifest.custom_nodes == (pack,)
+    asked = ("numpy>=1.26; python_version < '3.13'", "opencv-python")
+    assert manifest.custom_nodes == (
+        PackEntry("ComfyUI-Pack", "https://github.com/owner/pack", COMMIT, ("upscale",), asked),
+        PackEntry("Bare", "https://github.com/owner/bare", requirements=()),
+    )
 
 
 def test_what_an_entry_may_leave_out() -> None:
@@ -118,6 +123,18 @@ def test_the_shipped_manifest_can_be_read() -> None:
         "upscale_models/RealESRGAN_x4plus.pth"
     ]
     assert manifest.required_by("smoke") == Manifest(SHIPPED.name)
+
+
+def test_a_model_and_a_node_pack_are_told_apart_by_their_ids() -> None:
+    text = """version: 1
+models:
+  - id: both
+    path: loras/x
+custom_nodes:
+  - {id: other, repo: "https://host/o/p"}
+  - {id: both, repo: "https://host/o/q"}
+"""
+    assert problems_of(text) == ["m.yaml:7 custom_nodes[1].id: is taken by models[0]"]
 
 
 def test_every_problem_is_said_at_once_in_the_order_of_the_lines() -> None:
@@ -255,3 +272,159 @@ def test_further_places_are_a_folder_and_a_name() -> None:
 @pytest.mark.parametrize("place", ["a.safetensors", "a/b/c.safetensors", "/a/b", "a/../b", "custom_nodes/a"])
 def test_further_places_that_are_refused(place: str) -> None:
     assert problems_of(model(f"also: [{place}]"))
+
+
+def problems_in(*entries: str) -> list[str]:
+    return problems_of("\n".join(["version: 1", "models:", *(f"  - {entry}" for entry in entries)]))
+
+
+IN_USE = """version: 1
+models:
+  - {id: a, path: loras/A.safetensors, also: [pulid/a, pulid/a, loras/A.safetensors], license: &terms mit}
+  - {id: A, path: loras/a.safetensors, also: [pulid/a], license: *terms}
+  - {id: b, path: pulid/a, size: !!int "12"}
+  - {id: c, path: "loras/ａ　b c‍.safetensors"}
+  - {id: d, path: "loras/ d", sources: [{kind: hf, repo: a/b, file: ./x//y/, revision: "v1+a@b%20c"}]}
+custom_nodes:
+  - {id: Pack, repo: "https://host/p"}
+  - {id: pack, repo: "https://host/p"}
+"""
+
+
+def test_what_harms_nothing_costs_a_worker_none_of_its_links() -> None:
+    manifest = parse_manifest(IN_USE, name="m.yaml")
+    assert [entry.license for entry in manifest.models] == ["mit", "mit", None, None, None]
+    assert manifest.models[2].size == 12
+    assert manifest.models[4].sources == ({"kind": "hf", "repo": "a/b", "file": "x/y", "revision": "v1+a@b%20c"},)
+    assert len(manifest.custom_nodes) == 2
+
+
+@pytest.mark.parametrize("name", ["loras", "custom_nodes"])
+def test_a_pack_is_no_folder_of_models(name: str) -> None:
+    pack = f"custom_nodes:\n  - {{id: {name}, repo: 'https://x.org/pack'}}\n"
+    (problem,) = problems_of(model("size: 1") + "\n" + pack)
+    assert "custom_nodes[0].id: is a folder of models" in problem
+
+
+def test_a_file_is_no_folder_of_another() -> None:
+    source = "sources: [{kind: hf, repo: a/b, file: c}]"
+    assert problems_in(f"{{id: a, path: a/b, {source}}}", "{id: b, path: a/b/c}") == [
+        "m.yaml:3 models[0].path: is a file here, and a folder in models[1].path"
+    ]
+    # Without a source it may be a folder that somebody fills by hand.
+    text = "version: 1\nmodels:\n  - {id: a, path: a/b}\n  - {id: b, path: a/b/c}"
+    assert len(parse_manifest(text, name="m.yaml").models) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("'loras/a '", "begins or ends with a space"),
+        ('"loras/a\\nb"', "has a control character"),
+        ('"loras/a\\0b"', "has a control character"),
+        ('"loras/a\\u202eb"', "has a control character"),
+        (f"loras/{'ä' * 128}", "longer than 255 bytes"),
+    ],
+)
+def test_names_that_no_file_should_have(path: str, said: str) -> None:
+    (problem,) = problems_of(model(path=path))
+    assert said in problem
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8000/x", "http://127.1.2.3/x", "http://[::1]:1/x"])
+def test_http_is_taken_from_this_machine(url: str) -> None:
+    (entry,) = parse_manifest(model(f"sources: [{{kind: https, url: '{url}'}}]"), name="m.yaml").models
+    assert entry.sources == ({"kind": "https", "url": url},)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host/x", "http://10.0.0.1/x", "http://127.0.0.1.host/x", "http://localhost.host/x"]
+)
+def test_http_from_elsewhere_needs_a_hash_and_carries_no_key(url: str) -> None:
+    sources = f"sources: [{{kind: https, url: '{url}'}}]"
+    assert problems_of(model(sources)) == [
+        "m.yaml:5 models[0].sources[0].url: must be an https:// address (http:// is taken where the entry has a sha256)"
+    ]
+    parse_manifest(model(sources, f"sha256: {SHA}"), name="m.yaml")
+    (problem,) = problems_of(model(sources, f"sha256: {SHA}", "auth_env: A_KEY"))
+    assert "sent in the clear" in problem
+
+
+def test_a_pack_is_never_fetched_over_http() -> None:
+    (problem,) = problems_of("version: 1\ncustom_nodes:\n  - {id: P, repo: 'http://localhost/p'}")
+    assert problem == "m.yaml:3 custom_nodes[0].repo: must be an https:// address"
+
+
+@pytest.mark.parametrize(
+    ("path", "format_name", "runs"),
+    [
+        ("a/b.safetensors", None, False), ("a/b.safetensors", "pickle", True), ("a/b.PT", None, True),
+        ("a/b.pth", "PyTorch", True), ("a/b.bin", "safetensors", False), ("a/b.ckpt", "GGUF", False),
+        ("a/b.pkl", "onnx", False), ("a/b.onnx", "torchscript", True), ("a/b", None, False),
+    ],
+)  # fmt: skip
+def test_what_may_run_code_is_a_fact_and_no_problem(path: str, format_name: str | None, runs: bool) -> None:
+    lines = [f"format: {format_name}"] if format_name else []
+    (entry,) = parse_manifest(model(*lines, path=path), name="m.yaml").models
+    assert entry.may_run_code is runs
+    assert not entry.allow_pickle
+
+
+def test_the_shipped_manifest_allows_what_it_ships() -> None:
+    models = parse_manifest(SHIPPED.read_text(encoding="utf-8"), name=SHIPPED.name).models
+    assert [entry.id for entry in models if entry.may_run_code != entry.allow_pickle] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{kind: hf, repo: ../.., file: x}", "{kind: hf, repo: a/.., file: x}", "{kind: hf, repo: a/b, file: ../x}",
+        "{kind: hf, repo: a/b, file: /}", "{kind: hf, repo: a/b, file: x, revision: ../main}",
+        "{kind: hf, repo: a/b, file: x, revision: a b}", "{kind: https, url: 'https://'}",
+        "{kind: https, url: 'https://host:port/x'}", "{kind: https, url: 'https://ho st/x'}",
+        "{kind: https, url: 'ftp://host/x'}", "{kind: https, url: 'https://[::1/x'}",
+    ],
+)  # fmt: skip
+def test_sources_that_lead_elsewhere(source: str) -> None:
+    (problem,) = problems_of(model(f"sources: [{source}]"))
+    assert problem.startswith("m.yaml:5 models[0].sources[0].")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host/x?accessToken=SECRET", "https://host/x?AWSAccessKeyId=SECRET", "https://host/x?apikey=SECRET",
+        "https://host/x#token=SECRET", "https://user:SECRET#@host/x", "https://host/hf_SECRETSECRETSECRETSECRET",
+        "https://user:SECRET@[/x", "https://host/x?a=1;token=SECRET", "https://host/x?a=1&amp;token=SECRET",
+        "https://host/x?TOKEN%3DSECRET", "https://host/hf%5FSECRETSECRETSECRETSECRET",
+    ],
+)  # fmt: skip
+def test_a_key_in_any_part_of_a_url_is_not_repeated(url: str) -> None:
+    (problem,) = problems_of(model(f"sources: [{{kind: https, url: '{url}'}}]"))
+    assert "SECRET" not in problem
+
+
+@pytest.mark.parametrize("uri", ["s3://me:SECRET@bucket/x", "s3://bucket/x?token=SECRET"])
+def test_a_key_in_a_bucket_s_address_is_not_repeated(uri: str) -> None:
+    (problem,) = problems_of(model(f"sources: [{{kind: s3, uri: '{uri}'}}]"))
+    assert "carries a credential" in problem
+    assert "SECRET" not in problem
+
+
+def test_keys_of_a_source_are_those_of_its_kind() -> None:
+    (problem,) = problems_of(model("sources: [{kind: file, path: /x, file: y}]"))
+    assert problem == "m.yaml:5 models[0].sources[0].file: is no key of the manifest"
+    (problem,) = problems_of(model("sources: [{kind: civitai, version: 1, fil: 2}]"))
+    assert "did you mean 'file'?" in problem
+
+
+def test_a_second_document_is_not_passed_over() -> None:
+    (problem,) = problems_of("version: 1\n---\nversion: 1\n")
+    assert problem == "m.yaml:2: is not YAML: a second document begins"
+
+
+def test_requirements_are_lines_of_text() -> None:
+    pack = 'version: 1\ncustom_nodes: [{id: P, repo: "https://host/p", requirements: %s}]'
+    assert parse_manifest(pack % "null", name="m.yaml").custom_nodes[0].requirements is None
+    for wrong in ("numpy", '["a\\nb"]', "[1]", '[""]'):
+        assert ["requirements" in said for said in problems_of(pack % wrong)] == [True]

@@ -83,6 +83,8 @@ def test_the_buckets_variables_keep_the_names_that_others_gave_them() -> None:
     [
         ({"BUCKET_ACCESS_KEY_ID": "me"}, "BUCKET_SECRET_ACCESS_KEY"),
         ({"BUCKET_SECRET_ACCESS_KEY": "s3cr3t"}, "BUCKET_ACCESS_KEY_ID"),
+        ({"MORPHEUS_MODELS_TO_SECRET_ACCESS_KEY": "s3cr3t"}, "MORPHEUS_MODELS_TO_ACCESS_KEY_ID"),
+        ({"MORPHEUS_MODELS_TO_ENDPOINT_URL": "https://me:s3cr3t@s3.example"}, "MORPHEUS_MODELS_TO_ENDPOINT_URL"),
         ({"MORPHEUS_OUTPUTS": "s3"}, "BUCKET_ENDPOINT_URL"),
         ({"BUCKET_ENDPOINT_URL": "s3.example"}, "BUCKET_ENDPOINT_URL"),
         ({"BUCKET_NAME": "arn:aws:s3:us-west-2:1:accesspoint/b"}, "BUCKET_NAME"),
