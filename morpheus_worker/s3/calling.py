@@ -35,7 +35,12 @@ class Calls:
         finally:
             self._thread.check = outer
 
-    def _before_another_try(self, *, response: object, caught_exception: Exception | None, **_: object) -> None:
+    def _before_another_try(
+        self, *, response: object, caught_exception: Exception | None, operation: Any, request_dict: Any, **_: object
+    ) -> None:
+        if operation.name == "HeadBucket":
+            # Redirected, the SDK asks so for the bucket's region. Where that is redirected, too, it would ask for ever.
+            request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
         check: Check | None = getattr(self._thread, "check", None)
         if check is not None and (caught_exception is not None or _failed(response)):
             check()

@@ -83,17 +83,7 @@ class S3Name:
         Raises:
             UnusableUriError: for anything but a bucket's name and a key.
         """
-        if not uri.lower().startswith(SCHEME):
-            raise UnusableUriError("is not an s3:// address")
-        bucket, _, key = uri[len(SCHEME) :].partition("/")
-        if not _BUCKET_NAME.fullmatch(bucket):
-            raise UnusableUriError("does not name a bucket: s3://<bucket>/<key>")
-        if not key or key.endswith("/"):
-            raise UnusableUriError("names no object: s3://<bucket>/<key>")
-        # An HTTP client takes these parts out of a path, and asks for another object than the one that was signed.
-        if {".", ".."} & set(key.split("/")):
-            raise UnusableUriError("has a '.' or '..' part in its key")
-        return cls(bucket, key)
+        return cls(*object_of(uri, SCHEME))
 
     @property
     def filename(self) -> str:
@@ -103,33 +93,74 @@ class S3Name:
         return f"{SCHEME}{self.bucket}/{self.key}"
 
 
+def object_of(uri: str, scheme: str) -> tuple[str, str]:
+    """The bucket and the key of `<scheme><bucket>/<key>`, for a scheme like `s3://`.
+
+    Raises:
+        UnusableUriError: for anything but a bucket's name and a key.
+    """
+    if not uri.lower().startswith(scheme):
+        raise UnusableUriError(f"is not an {scheme} address")
+    bucket, _, key = uri[len(scheme) :].partition("/")
+    if not _BUCKET_NAME.fullmatch(bucket):
+        raise UnusableUriError(f"does not name a bucket: {scheme}<bucket>/<key>")
+    if not key or key.endswith("/"):
+        raise UnusableUriError(f"names no object: {scheme}<bucket>/<key>")
+    # An HTTP client takes these parts out of a path, and asks for another object than the one that was signed.
+    if {".", ".."} & set(key.split("/")):
+        raise UnusableUriError("has a '.' or '..' part in its key")
+    return bucket, key
+
+
 def endpoint_of(settings: Settings) -> Endpoint:
     """Where outputs go, by the settings alone.
 
     A bucket that nobody named stays unknown. The RunPod SDK would take the month for its name (`11-26`), which on
     Amazon may be anybody's bucket.
     """
-    wanted, prefix = settings.bucket_name, _plain(settings.s3_key_prefix)
-    if settings.bucket_endpoint_url is None:
-        addressing = _addressing(settings, virtual=True)
-        return Endpoint(None, _usable(wanted), settings.bucket_region, addressing, prefix)
-    url = urlsplit(settings.bucket_endpoint_url)
-    host, in_host, region = _read_host(url.netloc.lower(), wanted, settings.s3_addressing)
-    path, bucket, folder = _read_path(unquote(url.path).strip("/"), wanted or in_host, wanted)
+    return endpoint_at(
+        settings.bucket_endpoint_url,
+        bucket=settings.bucket_name,
+        region=settings.bucket_region,
+        addressing=settings.s3_addressing,
+        key_prefix=settings.s3_key_prefix,
+    )
+
+
+def endpoint_at(
+    address: str | None,
+    *,
+    bucket: str | None = None,
+    region: str | None = None,
+    addressing: Addressing = "auto",
+    key_prefix: str = "",
+) -> Endpoint:
+    """The endpoint at an address as people write it, with what they said beside it. No address: Amazon's own."""
+    prefix = _plain(key_prefix)
+    if address is None:
+        return Endpoint(None, _usable(bucket), region, _addressing(addressing, virtual=True), prefix)
+    url = urlsplit(address)
+    host, in_host, in_name = _read_host(url.netloc.lower(), bucket, addressing)
+    path, found, folder = _read_path(unquote(url.path).strip("/"), bucket or in_host, bucket)
     amazon = _is_plain_amazon(url.scheme, host, path)
     return Endpoint(
         url=None if amazon else f"{url.scheme}://{host}{path}",
-        bucket=_usable(bucket),
-        region=settings.bucket_region or region,
-        addressing=_addressing(settings, virtual=amazon or (in_host is not None and in_host == bucket)),
+        bucket=_usable(found),
+        region=region or in_name,
+        addressing=_addressing(addressing, virtual=amazon or (in_host is not None and in_host == found)),
         key_prefix=_plain(folder) + prefix,
     )
 
 
-def _addressing(settings: Settings, *, virtual: bool) -> Addressing:
+def is_known(address: str) -> bool:
+    """Whether the host is a provider's, whose endpoints have no path: a bucket stands there, if anything."""
+    return any(pattern.fullmatch(urlsplit(address).netloc.lower()) for pattern in _KNOWN)
+
+
+def _addressing(wanted: Addressing, *, virtual: bool) -> Addressing:
     """What `auto` means. For Amazon it is said, not left to the SDK, which would sign URLs for `s3.amazonaws.com`; that
     redirects to the bucket's region, where the signature is not for the host."""
-    return "virtual" if virtual and settings.s3_addressing == "auto" else settings.s3_addressing
+    return "virtual" if virtual and wanted == "auto" else wanted
 
 
 def _read_host(host: str, wanted: str | None, addressing: Addressing) -> tuple[str, str | None, str | None]:

@@ -7,25 +7,49 @@ key, a signature or a whole signed URL.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from morpheus_worker.errors import Code, MediaRefusedError, MorpheusError
 
-CREDENTIALS: Final = "BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY, or the AWS SDK's own variables (AWS_*)"
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the variables are called that a store is configured with, for advice that can be followed."""
+
+    endpoint: str
+    region: str
+    bucket: str
+    key: str
+    secret: str
+    credentials: str
+
+    def told(self, advice: str) -> str:
+        return advice.format_map({each.name: getattr(self, each.name) for each in fields(self)})
+
+
+OUTPUTS: Final = Names(
+    endpoint="BUCKET_ENDPOINT_URL",
+    region="BUCKET_REGION",
+    bucket="BUCKET_NAME",
+    key="BUCKET_ACCESS_KEY_ID",
+    secret="BUCKET_SECRET_ACCESS_KEY",
+    credentials="BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY, or the AWS SDK's own variables (AWS_*)",
+)
+"""The store that outputs go to."""
 
 _CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
-_WRONG_KEY: Final = "check BUCKET_ACCESS_KEY_ID"
-_WRONG_SECRET: Final = "check BUCKET_SECRET_ACCESS_KEY, and that BUCKET_REGION is the bucket's"
-_WRONG_REGION: Final = "set BUCKET_REGION to the bucket's region"
+_WRONG_KEY: Final = "check {key}"
+_WRONG_SECRET: Final = "check {secret}, and that {region} is the bucket's"
+_WRONG_REGION: Final = "set {region} to the bucket's region"
 _NO_RIGHT: Final = "give the credentials the rights to read, write and delete objects there (s3:GetObject, and so on)"
-_WRONG_PLACE: Final = "check BUCKET_ENDPOINT_URL: what answers there does not take S3 uploads"
+_WRONG_PLACE: Final = "check {endpoint}: what answers there does not take S3 uploads"
 _NEW_TOKEN: Final = "renew the temporary credentials"
 _LATER: Final = "try again"
 
 ADVICE: Final = {
-    "NoSuchBucket": "check BUCKET_NAME and BUCKET_ENDPOINT_URL",
-    "InvalidBucketName": "check BUCKET_NAME",
+    "NoSuchBucket": "check {bucket} and {endpoint}",
+    "InvalidBucketName": "check {bucket}",
     "AccessDenied": _NO_RIGHT,
     "AllAccessDisabled": _NO_RIGHT,
     "InvalidAccessKeyId": _WRONG_KEY,
@@ -51,7 +75,7 @@ _MAY_PASS: Final = frozenset({"RequestTimeTooSkewed", "NoSuchUpload", "Operation
 """Refusals that another worker, or another moment, may not meet."""
 
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429})
-_MISSING: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
+MISSING: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +89,7 @@ class Fault:
     status: int | None = None
 
 
-NOT_S3: Final = Fault("answered with something that is not S3's", "check BUCKET_ENDPOINT_URL", False)
+_NOT_S3: Final = Fault("answered with something that is not S3's", "check {endpoint}", False)
 
 
 def sdk_errors() -> tuple[type[Exception], ...]:
@@ -78,28 +102,40 @@ def sdk_errors() -> tuple[type[Exception], ...]:
     return (exceptions.BotoCoreError, exceptions.ClientError, ResponseParserError, HTTPError, ValueError)
 
 
-def fault_of(failure: Exception) -> Fault:
-    """Reads one of the `sdk_errors`."""
+def not_s3(names: Names = OUTPUTS) -> Fault:
+    """What is to be said where an answer to S3's request did not say what S3 does."""
+    return replace(_NOT_S3, advice=names.told(_NOT_S3.advice))
+
+
+def fault_of(failure: Exception, names: Names = OUTPUTS) -> Fault:
+    """Reads one of the `sdk_errors`, of the store that is configured with `names`."""
+    fault = _read(failure)
+    return replace(fault, advice=names.told(fault.advice))
+
+
+def _read(failure: Exception) -> Fault:
     from urllib3.exceptions import HTTPError
 
     exceptions = _botocore_exceptions()
     if isinstance(failure, exceptions.ClientError):
         return _said(failure.response)
     if isinstance(failure, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-        return Fault("was not asked, because this worker has no credentials for it", f"set {CREDENTIALS}", False)
+        return Fault("was not asked, because this worker has no credentials for it", "set {credentials}", False)
     if isinstance(failure, exceptions.SSLError):
-        return Fault("has a certificate that this worker does not trust", "check BUCKET_ENDPOINT_URL", False)
+        return Fault("has a certificate that this worker does not trust", "check {endpoint}", False)
     if isinstance(failure, exceptions.ConnectionError):
-        return Fault("cannot be reached", "check BUCKET_ENDPOINT_URL, or try again", True)
+        return Fault("cannot be reached", "check {endpoint}, or try again", True)
     if isinstance(failure, exceptions.ReadTimeoutError):
         return Fault("stopped answering", _LATER, True)
     if isinstance(failure, exceptions.HTTPClientError | exceptions.IncompleteReadError | HTTPError):
         return Fault("broke the connection", _LATER, True)
     if isinstance(failure, exceptions.BotoCoreError):
-        return Fault(f"could not be asked ({type(failure).__name__})", "check the BUCKET_ settings", False)
+        return Fault(
+            f"could not be asked ({type(failure).__name__})", "check {endpoint} and what is set beside it", False
+        )
     if isinstance(failure, ValueError):
-        return Fault("has an address that the AWS SDK does not take", "check BUCKET_ENDPOINT_URL", False)
-    return NOT_S3
+        return Fault("has an address that the AWS SDK does not take", "check {endpoint}", False)
+    return _NOT_S3
 
 
 def _botocore_exceptions() -> Any:
@@ -121,7 +157,7 @@ def upload_failed(name: str, bucket: str, endpoint: str, fault: Fault) -> Morphe
 def unreachable(bucket: str, fault: Fault) -> MediaRefusedError:
     """The failure of one input's download."""
     code = Code.INPUT_UNREACHABLE
-    if fault.code in _MISSING:
+    if fault.code in MISSING:
         return MediaRefusedError(code, f"is not in the bucket '{bucket}' (the store {fault.what})", retryable=False)
     if fault.status in (401, 403):
         what = f"may not be read from the bucket '{bucket}' with this worker's credentials (the store {fault.what})"

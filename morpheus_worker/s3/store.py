@@ -24,7 +24,7 @@ from morpheus_worker.fetching import Fetched
 from morpheus_worker.s3.calling import FETCHING, UPLOADING, Calls
 from morpheus_worker.s3.downloading import Download
 from morpheus_worker.s3.endpoint import Endpoint, S3Name, UnusableUriError, endpoint_of
-from morpheus_worker.s3.faults import NOT_S3, fault_of, sdk_errors, unreachable, upload_failed
+from morpheus_worker.s3.faults import fault_of, not_s3, sdk_errors, unreachable, upload_failed
 from morpheus_worker.s3.uploading import NotS3Error, Sizes, Upload
 from morpheus_worker.settings import Settings
 
@@ -259,7 +259,7 @@ class S3Store:
         except sdk_errors() as failure:
             raise upload_failed(name.filename, name.bucket, self.endpoint.shown, fault_of(failure)) from None
         except NotS3Error:
-            raise upload_failed(name.filename, name.bucket, self.endpoint.shown, NOT_S3) from None
+            raise upload_failed(name.filename, name.bucket, self.endpoint.shown, not_s3()) from None
 
     @contextlib.contextmanager
     def _fetching(self, name: S3Name) -> Iterator[None]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
+import boto3
+import pytest
 from boto3.session import Session
 from moto.server import ThreadedMotoServer
 
@@ -93,6 +96,16 @@ def new_bucket() -> Bucket:
 def sdk_session() -> Session:
     """A session that has read the SDK's descriptions of S3: it takes a fifth of a second each time."""
     return Session()
+
+
+def sdk_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK finds no key and no setting of this machine, and reads its descriptions once for all tests."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(boto3.session, "Session", sdk_session)
 
 
 @functools.cache
