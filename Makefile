@@ -40,7 +40,7 @@ bench: $(DEV) ## run the benchmarks and print their tables
 	@$(BIN)/python benchmarks/run.py
 
 lock: $(DEV) ## write the lock files anew; LOCK_FLAGS=--upgrade moves the pins
-	$(LOCK) $(LOCK_FLAGS) --group build --output-file requirements.lock pyproject.toml
+	$(LOCK) $(LOCK_FLAGS) --group build --extra postgres --output-file requirements.lock pyproject.toml
 	$(LOCK) $(LOCK_FLAGS) --group dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
 clean: ## remove the environment and everything that tools left behind
