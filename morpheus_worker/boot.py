@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from morpheus_worker.addresses import PrivateHosts
@@ -34,10 +34,12 @@ from morpheus_worker.deadlines import Deadline
 from morpheus_worker.entry import EXIT_TERMINATED
 from morpheus_worker.errors import Code, MorpheusError, Problem, disk_failing, from_problems
 from morpheus_worker.holdings import sources_of
-from morpheus_worker.library import Library
-from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, link_all, missing
-from morpheus_worker.manifest import Manifest, ManifestError, parse_manifest
+from morpheus_worker.library import OVERRIDES_FOLDER, Library
+from morpheus_worker.linking import VOLUME_ROOTS, LinkReport, Missing, how_to_get, link_all, missing
+from morpheus_worker.manifest import Manifest, ManifestError
+from morpheus_worker.manifest_file import read_manifest
 from morpheus_worker.pipeline import Worker
+from morpheus_worker.relinking import Relinking
 from morpheus_worker.replaying import Replays
 from morpheus_worker.s3 import S3Store
 from morpheus_worker.settings import Settings, SettingsError, variable_of
@@ -48,7 +50,6 @@ log = logging.getLogger(__name__)
 READY_POLL_S: Final = 0.05
 
 TEST_INPUT_FILE: Final = Path("test_input.json")
-OVERRIDES_FOLDER: Final = Path("morpheus_lib", "workflows")
 
 
 @contextlib.contextmanager
@@ -64,22 +65,26 @@ def started(settings: Settings, *, with_sdk: bool = True) -> Iterator[Worker]:
     private_hosts, s3 = private_hosts_of(settings), store_of(settings)
     with _ended_by_sigterm() as check, contextlib.ExitStack() as ending:
         wait_for_volume(settings.volume_root, deadline=Deadline.after(settings.volume_timeout_s))
-        process, files = None, None
+        process, files, linked = None, None, dict[str, Any]()
         if settings.child_dir is not None:
             folders = comfyui_folders(settings.child_dir, settings)
             manifest, failure = try_manifest(settings)
-            log.info("%s", link_volume(settings, folders, manifest).summary())
+            report = link_volume(settings, folders, manifest)
+            log.info("%s", report.summary())
             process = _spawned(settings, settings.child_dir, folders)
             ending.callback(process.stop, settings.stop_grace_s)
             files = LocalFiles(folders)
             _warn_of_missing(missing_entries(settings, folders, manifest), failure)
+            there = [source for source in sources_of(settings) if source not in report.absent]
+            link_anew = Relinking(lambda: link_anew_from(there, settings, folders, manifest))
+            linked = {"manifest": manifest, "link_anew": link_anew}
         http = ComfyHttp(settings.comfyui_url)
         ending.callback(http.close)
         ending.callback(s3.close)
         _import_ahead(s3, with_sdk=with_sdk)
         _wait_until_ready(http, process, Deadline.after(settings.boot_timeout_s), check)
         worker = _worker(settings, http, process, files or RemoteFiles(http), ending)
-        yield replace(worker, s3=s3, replays=replays_of(settings, s3), private_hosts=private_hosts)
+        yield replace(worker, s3=s3, replays=replays_of(settings, s3), private_hosts=private_hosts, **linked)
 
 
 def has_job_server(arguments: Sequence[str]) -> bool:
@@ -167,6 +172,18 @@ def link_volume(settings: Settings, folders: ComfyFolders, manifest: Manifest) -
     return link_all(sources_of(settings), folders, volume_roots=roots, also=elsewhere)
 
 
+def link_anew_from(there: Sequence[Path], settings: Settings, folders: ComfyFolders, manifest: Manifest) -> LinkReport:
+    """The same while jobs run. `there` are the sources that the boot found: one that is gone takes no links with it,
+    because jobs are held to what ComfyUI offered before, and nobody would ask for its models once it is back.
+
+    Raises:
+        MorpheusError: as `link_volume`; `volume_unavailable` also when such a source is gone.
+    """
+    if gone := [str(source) for source in there if not os.path.isdir(source)]:
+        raise MorpheusError(Code.VOLUME_UNAVAILABLE, f"The volume has no {' and no '.join(gone)} any more")
+    return link_volume(settings, folders, manifest)
+
+
 def missing_entries(settings: Settings, folders: ComfyFolders, manifest: Manifest) -> list[Missing]:
     """What the manifest names, and neither the volume nor ComfyUI has."""
     return missing(manifest, sources_of(settings), folders)
@@ -180,19 +197,11 @@ def try_manifest(settings: Settings) -> tuple[Manifest, ManifestError | OSError 
         return Manifest(settings.manifest.name), failure
 
 
-def read_manifest(settings: Settings) -> Manifest:
-    """The manifest that the settings name.
-
-    Raises:
-        ManifestError: when it cannot be used.
-        OSError: when it cannot be read.
-    """
-    return parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
-
-
 def _warn_of_missing(absent: Sequence[Missing], failure: Exception | None) -> None:
     for entry in absent:
         log.warning("not on the volume: %s", entry)
+    if hint := how_to_get(absent):
+        log.warning("%s", hint)
     if failure is not None:
         log.warning("the model manifest cannot be used: %s", failure)
 

@@ -22,6 +22,9 @@ from morpheus_worker.templates.template import Template, absent_classes, parse_t
 NAME: Final = WORKFLOW_NAME
 """A workflow's name is a file's stem, and never a path."""
 
+OVERRIDES_FOLDER: Final = Path("morpheus_lib", "workflows")
+"""Where a volume has templates of its own."""
+
 HOW_TO_NAME: Final = "use letters, digits, '.', '_' and '-'"
 
 LONGEST_LIST: Final = 12

@@ -23,6 +23,7 @@ from typing import Final, Literal
 from morpheus_worker.comfy.launch import ComfyFolders
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.manifest import PACKS_FOLDER, UNFINISHED, Manifest, ModelEntry
+from morpheus_worker.sync.advice import command_for, hint_for
 
 VOLUME_ROOTS: Final = (Path("/runpod-volume"), Path("/workspace"))
 """Where network volumes are mounted, on workers and on pods: a link into one that leads nowhere is a leftover."""
@@ -98,6 +99,7 @@ class Missing:
     id: str
     path: str
     workflows: tuple[str, ...]
+    has_source: bool = True
 
     def __str__(self) -> str:
         wanted_by = f", needed by {', '.join(self.workflows)}" if self.workflows else ""
@@ -137,7 +139,7 @@ def missing(manifest: Manifest, sources: Sequence[Path], folders: ComfyFolders |
         *itertools.chain.from_iterable((source, source / PACKS_FOLDER) for source in sources),
     ]
     models = [
-        Missing("model", model.id, str(model.path), model.workflows)
+        Missing("model", model.id, str(model.path), model.workflows, bool(model.sources))
         for model in manifest.models
         if not any(os.path.exists(root / place) for root in model_roots for place in (model.path, *model.also))
     ]
@@ -147,6 +149,16 @@ def missing(manifest: Manifest, sources: Sequence[Path], folders: ComfyFolders |
         if not any(os.path.isdir(root / pack.id) for root in pack_roots)
     ]
     return models + packs
+
+
+def how_to_get(absent: Sequence[Missing]) -> str:
+    """A sentence on how to get what is missing; empty where nothing of it has a source."""
+    ids = [each.id for each in absent if each.has_source]
+    if not ids:
+        return ""
+    workflows = sorted({name for each in absent if each.has_source for name in each.workflows})
+    more = f"; '{command_for(workflow=workflows[0])}' what one workflow needs" if len(ids) > 1 and workflows else ""
+    return hint_for(ids) + more
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from morpheus_worker.jobs import (
 )
 from morpheus_worker.logs import job_context
 from morpheus_worker.media import Limits, Sources, Stage, staged
-from morpheus_worker.preparing import Prepared, Worker, prepare, timeout_of
+from morpheus_worker.preparing import Prepared, Worker, advised, prepare, timeout_of
 from morpheus_worker.publishing import job_folder, refuse_too_large
 from morpheus_worker.saving import saves
 
@@ -179,19 +179,21 @@ def _execute(
         made = reported({node_id: output})
         leftovers.extend((*made.files, *made.unused))
 
-    return comfy.run(
-        Order(
-            graph=graph,
-            deadline=job.allowance.deadline,
-            cancelled=job.allowance.cancelled,
-            where=prepared.where,
-            on_progress=job.on_progress,
-            on_output=note,
-            on_outputs=lambda: delivered_by.begin(reported(_in_order(outputs, graph))),
-            fails_on=prepared.fails_on,
-            extra_data={"api_key_comfy_org": key.get_secret_value()} if key else {},
-        )
+    order = Order(
+        graph=graph,
+        deadline=job.allowance.deadline,
+        cancelled=job.allowance.cancelled,
+        where=prepared.where,
+        on_progress=job.on_progress,
+        on_output=note,
+        on_outputs=lambda: delivered_by.begin(reported(_in_order(outputs, graph))),
+        fails_on=prepared.fails_on,
+        extra_data={"api_key_comfy_org": key.get_secret_value()} if key else {},
     )
+    try:
+        return comfy.run(order)
+    except MorpheusError as failure:
+        raise advised(failure, prepared.graph, job.worker) from None
 
 
 def _in_order(outputs: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, Any]:

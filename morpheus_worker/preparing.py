@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -23,10 +23,12 @@ from morpheus_worker.deadlines import Deadline
 from morpheus_worker.errors import Code, MorpheusError, from_problems
 from morpheus_worker.jobs import InputImage, JobRequest
 from morpheus_worker.library import Library
+from morpheus_worker.manifest import Manifest
 from morpheus_worker.media import InputKind, Stage, Wanted
 from morpheus_worker.replaying import Replays
 from morpheus_worker.saving import Save
 from morpheus_worker.settings import Settings
+from morpheus_worker.sync.advice import entry_for, fetchable, hint_for
 from morpheus_worker.templates.bind import MediaSlot, OutputPath, Resolved, fill, resolve
 from morpheus_worker.templates.template import Template, choosing_classes
 from morpheus_worker.templates.values import as_text
@@ -45,7 +47,12 @@ _FROM_ELSEWHERE: Final = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a job needs of the process it runs in."""
+    """What a job needs of the process it runs in.
+
+    `link_anew` links what came onto the volume since, by the deadline at the latest; whether there was something. It
+    never raises.
+    `manifest` is the one that fills the volume; without a ComfyUI of its own, a worker has none.
+    """
 
     settings: Settings
     comfy: ComfyClient
@@ -54,6 +61,8 @@ class Worker:
     replays: Replays
     s3: S3Store | None = None
     private_hosts: PrivateHosts = field(default_factory=PrivateHosts)
+    link_anew: Callable[[Deadline], bool] = lambda _deadline: False
+    manifest: Manifest = field(default_factory=lambda: Manifest(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,8 @@ def _check(
     graph: Mapping[str, Any], worker: Worker, stage: Stage, where: Where, pending: Iterable[tuple[str, str]]
 ) -> None:
     """Refuses what ComfyUI certainly would, before anything is fetched or queued. `pending` are the inputs whose media
-    are not there yet. The object info is the boot's; a refusal that rests on it alone is judged by one of now."""
+    are not there yet. The object info is the boot's; a refusal that rests on it alone is judged by one of now. For a
+    model that it does not know, the volume is looked at anew."""
 
     def fresh(class_types: Collection[str]) -> ObjectInfo:
         _refreshed(class_types, worker, stage.allowance.deadline)
@@ -111,10 +121,20 @@ def _check(
 
     refused = refusal(graph, worker.comfy.object_info, where, pack_of=pack_of, pending=frozenset(pending), fresh=fresh)
     if refused is not None:
-        raise refused
+        raise advised(refused, graph, worker)
+    # Of some loaders ComfyUI (0.3.64) checks the name only when they run.
+    absent = {class_type for class_type, _, _ in _not_offered(graph, worker.comfy.object_info)}
+    if absent and worker.link_anew(stage.allowance.deadline):
+        _asked_anew(absent, worker, stage.allowance.deadline)
 
 
 def _refreshed(class_types: Collection[str], worker: Worker, deadline: Deadline) -> bool:
+    """Whether the object info has changed, once what came onto the volume is linked."""
+    worker.link_anew(deadline)
+    return _asked_anew(class_types, worker, deadline)
+
+
+def _asked_anew(class_types: Collection[str], worker: Worker, deadline: Deadline) -> bool:
     """Whether the object info has changed. A ComfyUI that does not answer has nothing new to say."""
     try:
         return worker.comfy.refresh(class_types, deadline)
@@ -139,9 +159,72 @@ def _resolved(request: JobRequest, template: Template, worker: Worker, deadline:
     try:
         return resolved()
     except MorpheusError as refused:
-        if refused.code != Code.MISSING_MODEL or not _refreshed(choosing_classes(template), worker, deadline):
-            raise
-    return resolved()
+        told = refused
+    if told.code == Code.MISSING_MODEL and _refreshed(choosing_classes(template), worker, deadline):
+        try:
+            return resolved()
+        except MorpheusError as refused:
+            told = refused
+    raise advised(told, template.document.graph, worker, _texts(request.params))
+
+
+def advised(
+    refused: MorpheusError, graph: Mapping[str, Any], worker: Worker, named: Iterable[str] | None = None
+) -> MorpheusError:
+    """The same, saying how to get the models that are missing and in the manifest: those that the graph's loaders are
+    given, or could be given of the names that the caller sent. `details["sync"]` has their ids."""
+    if refused.code != Code.MISSING_MODEL:
+        return refused
+    if named is not None:
+        listed = {place.name for entry in worker.manifest.models for place in (entry.path, *entry.also)}
+        named = {name for name in named if name.rpartition("/")[2] in listed}
+    ids = fetchable(
+        entry
+        for _, folder, name in _not_offered(graph, worker.comfy.object_info, named)
+        if (entry := entry_for(worker.manifest, folder, name)) is not None
+    )
+    if not ids:
+        return refused
+    said = f"{refused.message}; {hint_for(ids)}"
+    return MorpheusError(
+        refused.code,
+        said,
+        problems=refused.problems,
+        details={**refused.details, "sync": ids},
+        retryable=refused.retryable,
+        refundable=refused.refundable,
+    )
+
+
+def _not_offered(
+    graph: Mapping[str, Any], object_info: ObjectInfo, named: Collection[str] | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """The class of a loader, the folder that it reads, and the name there, of each model that it does not find."""
+    for node in graph.values():
+        for name, value in node["inputs"].items():
+            known = object_info.input(node["class_type"], name)
+            # What takes any text lists no folder, whatever it is called.
+            if known is None or known.choices is None:
+                continue
+            folder = folder_listed(node["class_type"], known)
+            if folder in (None, INPUT_FOLDER):
+                continue
+            for wanted in [value] if named is None else named:
+                if isinstance(wanted, str) and wanted not in known.choices:
+                    yield node["class_type"], str(folder), wanted
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in what a caller sent."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                yield text
+            case Mapping() as held:
+                waiting += held.values()
+            case list(held):
+                waiting += held
 
 
 def _prepare_template(request: JobRequest, worker: Worker, stage: Stage) -> Prepared:

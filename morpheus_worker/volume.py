@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 from morpheus_worker.deadlines import Deadline, backoff_s
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.paths import WORKER_VIEW, UnsafePathError
+from morpheus_worker.paths import POD_VIEW, WORKER_VIEW, UnsafePathError
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,12 @@ LONGEST_WAIT_S: Final = 2.0
 LEAST_LOOK_S: Final = 2.0
 """What a single look at the volume gets even when the deadline has passed, in seconds."""
 
+WHERE: Final = f"set MORPHEUS_VOLUME_ROOT to where it is; a pod sees it as {POD_VIEW}"
+"""For who looks at a volume that is not there."""
+
 WHAT_TO_DO: Final = (
     f"Attach the network volume to the endpoint (RunPod mounts it at {WORKER_VIEW}); "
+    f"a pod sees it as {POD_VIEW}: set MORPHEUS_VOLUME_ROOT={POD_VIEW} there; "
     "for local use set MORPHEUS_VOLUME_ROOT to a folder of this machine."
 )
 

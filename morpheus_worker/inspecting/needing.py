@@ -7,7 +7,7 @@ may be put on a volume by hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,11 +18,8 @@ from morpheus_worker.holdings import Holdings
 from morpheus_worker.inspecting.remark import Placed, Remark
 from morpheus_worker.inspecting.tried import Try, file_inputs, filled_by
 from morpheus_worker.manifest import Manifest, ModelEntry, PackEntry
+from morpheus_worker.sync.advice import entry_for, hint_for
 from morpheus_worker.templates.template import Template
-
-_OTHER_NAMES: Final[Mapping[str, str]] = {"diffusion_models": "unet", "text_encoders": "clip"}
-"""Folders that ComfyUI reads under one name."""
-
 
 _WINDOWS: Final = re.compile(r"\\+")
 
@@ -102,7 +99,7 @@ def _of_model(
     path = f"{model.folder}/{model.name}"
     way = (model.node_id, "inputs", model.input)
     about = {"node_id": model.node_id, "class_type": model.class_type, "input": model.input}
-    entry = next((entry for entry in manifest.models if _is_of(entry, model)), None) if manifest else None
+    entry = entry_for(manifest, model.folder, model.name) if manifest is not None else None
     if "\\" in model.name and (holdings is None or not holdings.has_file(model.folder, model.name)):
         what, hint = f"the name of the model {path} has Windows' separator", f"write '{_WINDOWS.sub('/', model.name)}'"
         if re.match(r"[A-Za-z]:|\\\\", model.name):
@@ -114,7 +111,7 @@ def _of_model(
             what = f"the model {path} is not on the volume, and not in the manifest"
             yield place.remark(way, "warning", "model_absent", what, _listing(None, workflow, manifest), **about)
             return
-        said = "the manifest lists it" if entry else None
+        said = _how_to_get(entry) if entry is not None else None
         yield place.remark(way, "warning", "model_absent", f"the model {path} is not on the volume", said, **about)
     if manifest is not None and (trouble := _trouble(entry, workflow)) is not None:
         what, hint = f"the model {path} {trouble}", _listing(entry, workflow, manifest)
@@ -125,16 +122,17 @@ def _of_pack(
     pack: str, node_id: str, template: Template, holdings: Holdings | None, manifest: Manifest | None
 ) -> Iterator[Remark]:
     place = Placed(template.document.tree)
+    entry = next((entry for entry in manifest.custom_nodes if entry.id == pack), None) if manifest is not None else None
     if manifest is not None and pack not in template.about.packs:
         what = f"node {node_id} is of the node pack {pack}, which _about.packs does not name"
         hint = f'add "{pack}" to it'
         yield place.remark(("_about", "packs"), "warning", "pack_undeclared", what, hint, node_id=node_id)
     if holdings is not None and not holdings.has_pack(pack):
         what = f"the node pack {pack}, which has the class of node {node_id}, is not on the volume"
-        yield place.remark((node_id, "class_type"), "warning", "pack_absent", what, None, node_id=node_id)
+        said = hint_for([entry.id]) if entry is not None else None
+        yield place.remark((node_id, "class_type"), "warning", "pack_absent", what, said, node_id=node_id)
     if manifest is None:
         return
-    entry = next((entry for entry in manifest.custom_nodes if entry.id == pack), None)
     if (trouble := _trouble(entry, template.name)) is not None:
         what, hint = f"the node pack {pack} {trouble}", _listing(entry, template.name, manifest)
         yield place.remark((node_id, "class_type"), "warning", "pack_unlisted", what, hint, node_id=node_id)
@@ -159,6 +157,5 @@ def _listing(entry: ModelEntry | PackEntry | None, workflow: str, manifest: Mani
     return f"add it to {manifest.name} with where it comes from, and name '{workflow}' under its 'workflows'"
 
 
-def _is_of(entry: ModelEntry, model: Model) -> bool:
-    folders = (model.folder, _OTHER_NAMES.get(model.folder, model.folder))
-    return not {f"{folder}/{model.name}" for folder in folders}.isdisjoint(map(str, (entry.path, *entry.also)))
+def _how_to_get(entry: ModelEntry) -> str:
+    return hint_for([entry.id]) if entry.sources else "the manifest lists it, and says of no source"

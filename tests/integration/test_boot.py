@@ -8,13 +8,17 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from morpheus_worker import boot
+from morpheus_worker.deadlines import Deadline
+from morpheus_worker.pipeline import run_job
+from morpheus_worker.settings import Settings
 
 from .endpoint import POD_START, answers, environment_of, eventually, on_endpoint, pod_start, started
-from .jobs import SMOKE_GRAPH, data_uri, files_below, graph_job, png
+from .jobs import SMOKE_GRAPH, data_uri, failed, files_below, graph_job, png, succeeded
 
 INVERTED = {str(n): {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1), 0]}} for n in range(2, 12)}
 LONG_JOB = graph_job(
@@ -46,7 +50,65 @@ def test_a_local_test_boots_links_runs_and_leaves_no_process(environment: dict[s
     link = Path(environment["MORPHEUS_COMFYUI_DIR"]) / "models/upscale_models/2x_tiny.pth"
     assert link.readlink() == tmp_path / "volume/morpheus_model_cache/upscale_models/2x_tiny.pth"
     assert "RealESRGAN_x4plus.pth" in done.stderr, "what the manifest names and nobody has is said"
+    assert "'morpheus models sync' fetches them" in done.stderr
     assert not answers(environment["MORPHEUS_COMFYUI_URL"]), "ComfyUI is gone with the worker"
+
+
+LATE_MANIFEST = """
+version: 1
+models:
+  - id: late
+    path: upscale_models/2x_late.pth
+    workflows: [upscale]
+    sources: [{kind: https, url: "https://host/2x_late.pth"}]
+  - {id: later, path: upscale_models/2x_later.pth, also: [latent_upscale_models/2x_later.pth]}
+"""
+
+
+def test_a_model_that_came_onto_the_volume_since_is_used_without_a_restart(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morpheus_worker.relinking.LEAST_GAP_S", 0.0)
+    monkeypatch.setattr("morpheus_worker.relinking.SHARE", 0.0)
+    (tmp_path / "manifest.yaml").write_text(LATE_MANIFEST, encoding="utf-8")
+    settings = Settings.from_environment({**environment, "MORPHEUS_MANIFEST": str(tmp_path / "manifest.yaml")})
+    folder = tmp_path / "volume/morpheus_model_cache/upscale_models"
+
+    def job(job_id: str, name: str) -> dict[str, Any]:
+        params = {"image": data_uri(png()), "upscale_model": name}
+        return {"id": job_id, "input": {"workflow_name": "upscale", "params": params}}
+
+    graph = {
+        "1": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "2x_later.pth"}},
+        "2": SMOKE_GRAPH["1"],
+        "3": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["1", 0], "image": ["2", 0]}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "late"}},
+    }
+    with boot.started(settings, with_sdk=False) as worker:
+        early = failed(run_job(job("early", "2x_late.pth"), worker))
+        assert early.code == "missing_model"
+        assert early.error.endswith("; 'morpheus models sync late' fetches it")
+        assert early.details["sync"] == ["late"]
+        (folder / "2x_late.pth").write_bytes(b"weights")
+        succeeded(run_job(job("late", "2x_late.pth"), worker))
+        refused = failed(run_job({"id": "early-graph", "input": graph_job(graph)}, worker))
+        assert (refused.code, refused.details.get("sync")) == ("missing_model", None), "it has no source"
+        (folder / "2x_later.pth").write_bytes(b"weights")
+        succeeded(run_job({"id": "late-graph", "input": graph_job(graph)}, worker))
+        assert failed(run_job(job("never", "2x_never.pth"), worker)).details.get("sync") is None
+
+
+def test_a_volume_that_is_gone_for_a_while_takes_no_links_with_it(
+    environment: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, away = tmp_path / "volume/morpheus_model_cache", tmp_path / "away"
+    link = Path(environment["MORPHEUS_COMFYUI_DIR"]) / "models/upscale_models/2x_tiny.pth"
+    with boot.started(Settings.from_environment(environment), with_sdk=False) as worker:
+        cache.rename(away)
+        assert not worker.link_anew(Deadline.after(30.0))
+        assert f"{cache} any more" in caplog.text
+        away.rename(cache)
+        assert link.exists()
 
 
 def test_a_failed_local_test_says_why_and_exits_1(environment: dict[str, str]) -> None:

@@ -44,6 +44,7 @@ from tests.integration.s3_server import (
     raw_store,
     refusal,
     s3_settings,
+    sdk_of_nobody,
     sdk_session,
 )
 
@@ -57,16 +58,7 @@ ONE_TRY = Patience(connect_s=2.0, read_s=5.0, tries=1)
 
 @pytest.fixture(autouse=True)
 def _no_aws_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-@pytest.fixture(autouse=True)
-def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boto3.session, "Session", sdk_session)
+    sdk_of_nobody(monkeypatch)
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def test_without_a_volume_that_is_said(place: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr()
     assert shown.out == "draw\tcreation\tDraw\tno volume\n"
     assert f"there is no volume at {place / 'volume'}" in shown.err
+    assert "a pod sees it as /workspace" in shown.err
     assert main(["workflows", "list", "--models", "--json"]) == 0
     (said,) = json.loads(capsys.readouterr().out)
     assert (said["ready"], said["lacks"]) == (None, None)
@@ -133,10 +134,13 @@ def test_what_a_volume_lacks_is_named(place: Path, capsys: pytest.CaptureFixture
     put(place, "checkpoints/base.safetensors")
     assert main(["workflows", "list", "--models"]) == 0
     lacks = "insightface/models/det.onnx, loras/film.safetensors, the node pack Some-Pack"
-    assert lines(capsys) == [f"draw\tcreation\tDraw\tlacks {lacks}"]
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [f"draw\tcreation\tDraw\tlacks {lacks}"]
+    assert shown.err == "morpheus: 'morpheus models sync --workflow draw' fetches what draw lacks\n"
     assert main(["workflows", "list", "--models", "--json"]) == 0
     (said,) = json.loads(capsys.readouterr().out)
     assert said["ready"] is False
+    assert said["sync"] == "morpheus models sync --workflow draw"
     assert said["lacks"] == {
         "models": ["insightface/models/det.onnx", "loras/film.safetensors"],
         "packs": ["Some-Pack"],
@@ -150,7 +154,8 @@ def test_a_workflow_is_ready_with_what_its_defaults_need(place: Path, capsys: py
     assert lines(capsys) == ["draw\tcreation\tDraw\tready, but for vae/fine.safetensors"]
     put(place, "vae/fine.safetensors")
     assert main(["workflows", "list", "--models"]) == 0
-    assert lines(capsys) == ["draw\tcreation\tDraw\tready"]
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("draw\tcreation\tDraw\tready\n", ""), "what a job may name is not lacking"
 
 
 def test_a_volume_that_cannot_be_read_ends_with_1(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +190,7 @@ def test_a_workflow_is_shown_with_all_that_a_caller_needs(place: Path, capsys: p
         "to be had from Civitai, version 7",
         "needs the model loras/film.safetensors: it is not on this volume",
         "needs the node pack Some-Pack: it is not on this volume; to be had from https://example.com/some-pack",
+        "'morpheus models sync --workflow draw' fetches what is missing",
     ]
 
 

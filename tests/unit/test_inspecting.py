@@ -595,6 +595,17 @@ def test_a_model_that_is_nowhere_is_told_once(tmp_path: Path) -> None:
     assert remark.what == "the model upscale_models/z.pth is not on the volume, and not in the manifest"
 
 
+def test_a_model_of_the_manifest_can_be_fetched_where_it_has_a_source(tmp_path: Path) -> None:
+    source = 'sources: [{kind: https, url: "https://host/x4.safetensors"}]'
+    for more, hint in (
+        ("", "the manifest lists it, and says of no source"),
+        (f", {source}", "'morpheus models sync x4' fetches it"),
+    ):
+        manifest = parse_manifest(MANIFEST.replace("[WORKFLOW]", f"[mine]{more}"), name="manifest.yaml")
+        remark = only(inspected(tmp_path, loading(), Ground(load_known(), volume(tmp_path), manifest)))
+        assert (remark.kind, remark.hint) == ("model_absent", hint)
+
+
 def test_a_model_is_there_wherever_its_entry_has_it(tmp_path: Path) -> None:
     also = MANIFEST.replace("WORKFLOW], ", "").replace("[WORKFLOW]", "[mine], also: [other_models/x4.safetensors]")
     manifest = parse_manifest(also, name="manifest.yaml")
@@ -634,7 +645,11 @@ def test_a_pack_that_is_not_on_the_volume(tmp_path: Path) -> None:
     }
     ground = Ground(load_known(), volume(tmp_path))
     absent = [remark for remark in inspected(tmp_path, document, ground).remarks if remark.kind == "pack_absent"]
-    assert [(remark.severity, remark.node_id) for remark in absent] == [("warning", "2")]
+    assert [(remark.severity, remark.node_id, remark.hint) for remark in absent] == [("warning", "2", None)]
+    listed = 'version: 1\ncustom_nodes: [{id: ComfyUI-VideoHelperSuite, repo: "https://host/x", workflows: [mine]}]'
+    known = Ground(load_known(), volume(tmp_path), parse_manifest(listed, name="manifest.yaml"))
+    hints = {remark.hint for remark in inspected(tmp_path, document, known).remarks if remark.kind == "pack_absent"}
+    assert hints == {"'morpheus models sync ComfyUI-VideoHelperSuite' fetches it"}
     (tmp_path / "packs" / "ComfyUI-VideoHelperSuite").mkdir(parents=True)
     again = Ground(load_known(), volume(tmp_path))
     assert "pack_absent" not in [remark.kind for remark in inspected(tmp_path, document, again).remarks]

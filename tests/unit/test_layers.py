@@ -15,7 +15,7 @@ LEVELS = {
     "": 0, "errors": 0, "settings": 0, "jobs": 0, "logs": 0, "deadlines": 0,
     # L1 decisions
     "entry": 1, "templates": 1, "manifest": 1, "paths": 1, "addresses": 1, "contents": 1, "inline": 1,
-    "importing": 1, "param_schema": 1,
+    "importing": 1, "param_schema": 1, "sources": 1, "yaml_lines": 1,
     "comfy": 1, "comfy.messages": 1, "comfy.codec": 1, "comfy.objectinfo": 1, "comfy.check": 1, "comfy.tracker": 1,
     "comfy.history": 1, "comfy.habits": 1, "comfy.isolation": 1, "comfy.launch": 1, "comfy.faults": 1,
     "comfy.graphs": 1, "comfy.compact": 1, "comfy.folders": 1, "comfy.unreported": 1,
@@ -23,10 +23,12 @@ LEVELS = {
     # L2 effects
     "comfy.http": 2, "comfy.socket": 2, "comfy.client": 2, "comfy.watch": 2, "comfy.process": 2, "comfy.files": 2,
     "comfy.recorded": 2, "comfy.saved": 2, "comfy.overheard": 2,
+    "sync": 1, "sync.hosts": 2, "sync.engine": 2, "sync.cache": 2, "sync.buckets": 2, "sync.store": 2, "sync.packs": 2,
+    "manifest_file": 2, "relinking": 2,
     "library": 2, "linking": 2, "volume": 2, "media": 2, "checking": 2, "fetching": 2, "pictures": 2, "durations": 2,
     "looks": 2, "publishing": 2, "s3": 2, "delivering": 2, "replaying": 2, "saving": 2, "holdings": 2, "inspecting": 2,
     # L3 stories
-    "pipeline": 3, "preparing": 3, "boot": 3,
+    "pipeline": 3, "preparing": 3, "boot": 3, "syncing": 3,
     # L4 faces
     "gateway": 4, "rehearsal": 4, "cli": 4, "runner": 4, "reporting": 4,
 }  # fmt: skip

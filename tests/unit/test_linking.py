@@ -12,7 +12,7 @@ import pytest
 
 from morpheus_worker.comfy.launch import ComfyFolders
 from morpheus_worker.errors import Code, MorpheusError
-from morpheus_worker.linking import LinkReport, Outcome, link_all, missing
+from morpheus_worker.linking import LinkReport, Missing, Outcome, how_to_get, link_all, missing
 from morpheus_worker.manifest import Manifest, ModelEntry, PackEntry
 
 
@@ -467,3 +467,37 @@ def test_a_model_deeper_in_its_folder_has_further_places_too(place: Place) -> No
     place.link(elsewhere("insightface/models/a/p.onnx", "pulid/p.onnx"))
     assert os.readlink(place.models / "pulid/p.onnx") == str(file)
     assert sorted(path.name for path in place.models.iterdir()) == ["insightface", "pulid"]
+
+
+# How to get what is missing
+
+
+def absent(name: str, *workflows: str, has_source: bool = True) -> Missing:
+    return Missing("model", name, f"loras/{name}.safetensors", workflows, has_source)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ([], ""),
+        ([absent("a", has_source=False)], ""),
+        ([absent("a", "draw"), absent("b", has_source=False)], "'morpheus models sync a' fetches it"),
+        ([absent("a"), absent("b")], "'morpheus models sync a b' fetches them"),
+        (
+            [absent(name, "draw") for name in "abcde"],
+            "'morpheus models sync' fetches them; 'morpheus models sync --workflow draw' what one workflow needs",
+        ),
+    ],
+)
+def test_what_is_missing_and_has_a_source_can_be_fetched(lacking: list[Missing], said: str) -> None:
+    assert how_to_get(lacking) == said
+
+
+def test_what_is_missing_says_whether_it_has_a_source(place: Place) -> None:
+    source = {"kind": "https", "url": "https://host/x"}
+    models = (
+        ModelEntry("a", PurePosixPath("loras/a.safetensors")),
+        ModelEntry("b", PurePosixPath("loras/b.safetensors"), sources=(source,)),
+    )
+    found = missing(Manifest("m", models, (PackEntry("Pack", "https://host/pack"),)), [place.cache])
+    assert [(each.id, each.has_source) for each in found] == [("a", False), ("b", True), ("Pack", True)]

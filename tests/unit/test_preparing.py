@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +18,7 @@ from morpheus_worker.comfy.client import ComfyClient
 from morpheus_worker.comfy.files import LocalFiles
 from morpheus_worker.comfy.launch import folders_of
 from morpheus_worker.comfy.objectinfo import ObjectInfo
-from morpheus_worker.deadlines import Allowance
+from morpheus_worker.deadlines import Allowance, Deadline
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import parse_request
 from morpheus_worker.library import Library
@@ -43,6 +44,9 @@ INFO = ObjectInfo(
         "VHS_LoadVideo": loader("video", [["a.mp4"], {}]),
         "Ask": loader("service", [["https://one.example/", "https://two.example/"], {}]),
         "Say": loader("text", ["STRING", {}]),
+        "LoraByText": loader("lora_name", ["STRING", {}]),
+        "Upscale": loader("model_name", ["COMBO", {"options": ["there.pth"]}]),
+        "UpscaleModelLoader": loader("model_name", ["COMBO", {"options": ["there.pth"]}]),
     }
 )
 CLIP = mp4([Image.new("RGB", (16, 16))], 8)
@@ -203,3 +207,25 @@ def test_one_picture_for_two_loaders_is_what_each_of_them_wants(worker: Worker, 
     assert prepared(worker, tmp_path, *nodes, images=images) == ["tok-0-in.png"] * 3
     images = [{"name": "in.png", "image": base64.b64encode(CLIP).decode()}]
     assert "is an MP4 video, not a picture" in refused(worker, tmp_path, *nodes, images=images).message
+
+
+@pytest.mark.parametrize(
+    ("node", "looks"),
+    [
+        (("UpscaleModelLoader", "model_name", "there.pth"), 0),
+        (("UpscaleModelLoader", "model_name", "new.pth"), 1),
+        (("Upscale", "model_name", "new.pth"), 0),
+        (("LoraByText", "lora_name", "any text"), 0),
+    ],
+)
+def test_the_volume_is_looked_at_anew_for_a_model_that_no_list_has_alone(
+    worker: Worker, tmp_path: Path, node: tuple[str, str, object], looks: int
+) -> None:
+    looked: list[Deadline] = []
+
+    def link_anew(deadline: Deadline) -> bool:
+        looked.append(deadline)
+        return False
+
+    prepared(replace(worker, link_anew=link_anew), tmp_path, node)
+    assert len(looked) == looks
