@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from morpheus_worker import boot, entry
+from morpheus_worker import entry
+from morpheus_worker.cli.models_printing import counted
 from morpheus_worker.comfy.recorded import load_known, recorded_packs, recorded_version
 from morpheus_worker.comfy.saved import load_saved
 from morpheus_worker.errors import Code, MorpheusError, did_you_mean
 from morpheus_worker.holdings import Holdings
 from morpheus_worker.inspecting.inspect import Claims, Ground, inspect_file, inspect_templates, totals
 from morpheus_worker.inspecting.remark import Inspection, Remark, from_problems
-from morpheus_worker.library import Library
+from morpheus_worker.library import OVERRIDES_FOLDER, Library
 from morpheus_worker.manifest import Manifest, ManifestError
+from morpheus_worker.manifest_file import read_manifest
 from morpheus_worker.settings import Settings
+from morpheus_worker.volume import WHERE
 
 
 def check(asked: argparse.Namespace, settings: Settings) -> int:
@@ -67,19 +70,15 @@ def print_inspections(inspections: Sequence[Inspection], against: str) -> None:
     for inspection in inspections:
         file = _short(inspection.file)
         if not inspection.remarks:
-            print(f"{inspection.workflow}: good ({_counted(inspection.variations, 'graph')})")
+            print(f"{inspection.workflow}: good ({counted(inspection.variations, 'graph')})")
             continue
         print(f"{inspection.workflow}:" if inspection.workflow else f"{file}:")
         for remark in inspection.remarks:
             place = file if remark.line is None else f"{file}:{remark.line}:{remark.column}"
             print(f"  {place}: {remark}")
     count = totals(inspections)
-    found = f"{_counted(count['errors'], 'error')}, {_counted(count['warnings'], 'warning')}"
-    print(f"\n{_counted(len(inspections), 'file')} checked against {against}: {found}")
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+    found = f"{counted(count['errors'], 'error')}, {counted(count['warnings'], 'warning')}"
+    print(f"\n{counted(len(inspections), 'file')} checked against {against}: {found}")
 
 
 def _ground(asked: argparse.Namespace, settings: Settings) -> tuple[Ground, str, list[str], list[Inspection]]:
@@ -97,18 +96,18 @@ def _ground(asked: argparse.Namespace, settings: Settings) -> tuple[Ground, str,
     holdings = Holdings.of(settings)
     manifest = None
     try:
-        manifest = boot.read_manifest(settings)
+        manifest = read_manifest(settings)
     except ManifestError as failure:
         broken.append(Inspection("", settings.manifest, tuple(from_problems(failure.problems, "broken_manifest"))))
     except OSError as failure:
         notes.append(f"the model manifest cannot be used, so models and packs are not looked up in it: {failure}")
     if not holdings.present:
-        notes.append(f"there is no volume at {settings.volume_root}, so models and packs are not looked for")
+        notes.append(f"there is no volume at {settings.volume_root}, so models and packs are not looked for ({WHERE})")
     return Ground(info, holdings if holdings.present else None, manifest), against, notes, broken
 
 
 def _inspected(wanted: Sequence[str], settings: Settings, ground: Ground) -> list[Inspection]:
-    overrides = settings.volume_root / boot.OVERRIDES_FOLDER
+    overrides = settings.volume_root / OVERRIDES_FOLDER
     if not wanted:
         found_in_all = inspect_templates(settings.workflows_dir, overrides, ground)
         return [*found_in_all, *_of_manifest(found_in_all, settings, overrides, ground)]

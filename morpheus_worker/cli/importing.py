@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from morpheus_worker import entry
-from morpheus_worker.cli.show import print_table
+from morpheus_worker.cli.models_printing import tell
+from morpheus_worker.cli.terminal import print_table
+from morpheus_worker.cli.writing import STANDARD_OUTPUT, write_whole
 from morpheus_worker.comfy.recorded import load_known, pack_of
 from morpheus_worker.errors import Problem
 from morpheus_worker.importing.asked import asked as asked_params
@@ -28,7 +27,6 @@ from morpheus_worker.templates.reading import TemplateError
 from morpheus_worker.templates.template import check_template, parse_template
 from morpheus_worker.templates.values import as_text
 
-STANDARD_OUTPUT: Final = Path("-")
 LONGEST_DEFAULT: Final = 60
 """Characters of a default that the table shows."""
 
@@ -46,7 +44,7 @@ def workflows_import(asked: argparse.Namespace, settings: Settings) -> int:
     except OSError as failure:
         problems.append(Problem(str(asked.export), f"cannot be read: {failure.strerror}"))
     if problems:
-        _tell(problems)
+        tell(*problems)
         return entry.EXIT_USAGE
     text = template_text(asked.name, export, params, packs_of(export, pack_of))
     warnings = [*remarks(export, params, pack_of), *_checked(text, asked.name, export)]
@@ -62,7 +60,7 @@ def workflows_import(asked: argparse.Namespace, settings: Settings) -> int:
         print_table(("param", "node", "class", "input", "type", "default"), list(_rows(export, params)))
         count = "1 param" if len(params) == 1 else f"{len(params)} params"
         print(f"{target}: {count}; jobs call it '{asked.name}' once it is in the workflows folder")
-    _tell(warnings)
+    tell(*warnings)
     return entry.EXIT_OK
 
 
@@ -110,21 +108,11 @@ def _in_use(name: str, target: Path, settings: Settings) -> Iterator[Problem]:
 
 
 def _written(target: Path, text: str, *, force: bool) -> bool:
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if force:
-            part.replace(target)
-        else:
-            os.link(part, target)
+        write_whole(target, text, replace=force)
     except OSError as failure:
-        _tell([Problem(str(target), f"cannot be written: {failure.strerror}")])
+        tell(Problem(str(target), f"cannot be written: {failure.strerror}"))
         return False
-    finally:
-        part.unlink(missing_ok=True)
     return True
 
 
@@ -139,8 +127,3 @@ def _default(param: Proposal) -> str:
         return "drawn" if param.type == "seed" else "required"
     text = as_text(param.default) or '""'
     return text if len(text) <= LONGEST_DEFAULT else f"{text[:LONGEST_DEFAULT]}…"
-
-
-def _tell(problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        print(f"morpheus: {problem}", file=sys.stderr)

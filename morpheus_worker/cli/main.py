@@ -8,11 +8,14 @@ import io
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from morpheus_worker import __version__, entry
+from morpheus_worker.cli.arguments import Commands
+from morpheus_worker.cli.arguments import command as _command
+from morpheus_worker.cli.models_parser import add_models
 from morpheus_worker.jobs import StoreName
 from morpheus_worker.settings import SettingsError
 
@@ -34,7 +37,7 @@ exit codes:
   0  it was done
   1  it failed: a job ended with an error, ComfyUI or the volume is not there
   2  it was asked in a way that cannot be done: wrong arguments, settings or params
-  130  interrupted from the keyboard
+  130  interrupted from the keyboard; 143: asked to end
 """
 
 
@@ -92,24 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_workflows(commands)
     _add_check(commands)
     _add_object_info(commands)
+    add_models(commands)
     _command(commands, "schema", "print the JSON Schema of jobs, results, failures and progress", _schema)
     _command(commands, "config", "print every setting, its value in force and what it means", _config)
     _command(commands, "link", "link the volume's models and node packs into ComfyUI", _link)
     _command(commands, "version", "print the version", _version)
-    return parser
-
-
-Commands = argparse._SubParsersAction
-
-
-def _command(
-    commands: Commands[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=summary[:1].upper() + summary[1:] + ".")
-    parser.set_defaults(command=run)
     return parser
 
 

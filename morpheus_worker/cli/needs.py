@@ -32,6 +32,8 @@ class Need:
     gated: bool = False
     source: str | None = None
     there: bool | None = None
+    entry_id: str | None = None
+    """The manifest's entry of which a sync can fetch it."""
 
     def is_lacking(self, use: Use = "always") -> bool:
         return self.there is False and self.use == use
@@ -68,14 +70,16 @@ def needs_of(
     repos = {pack.id: pack.repo for pack in needed.custom_nodes}
     for pack in dict.fromkeys([*repos, *_packs(template)]):
         there = holdings.has_pack(pack) if holdings else None
-        needs.append(Need("pack", pack, source=repos.get(pack), there=there))
+        listed = pack if pack in repos else None
+        needs.append(Need("pack", pack, source=repos.get(pack), there=there, entry_id=listed))
     return needs
 
 
 def _model_need(model: ModelEntry, use: Use, holdings: Holdings | None) -> Need:
     there = any(holdings.has_model(path) for path in (model.path, *model.also)) if holdings else None
     source = next(map(_called, model.sources), None)
-    return Need("model", str(model.path), use, model.license, model.gated, source, there)
+    entry_id = model.id if model.sources else None
+    return Need("model", str(model.path), use, model.license, model.gated, source, there, entry_id)
 
 
 def _called(source: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import argparse
 import base64
 import contextlib
 import json
-import logging
 import mimetypes
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from morpheus_worker import boot, entry, jobs
+from morpheus_worker.cli.terminal import log_above
 from morpheus_worker.errors import Code, MorpheusError, Problem, from_problems
 from morpheus_worker.jobs import checked_job_id, parse_request
 from morpheus_worker.pipeline import run_job
@@ -142,26 +142,13 @@ def _shown(*, quiet: bool) -> Iterator[Callable[[jobs.Progress], None]]:
         yield lambda _progress: None
         return
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar, _log_above():
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar, log_above():
         task = bar.add_task("staging", total=100.0)
 
         def show(progress: jobs.Progress) -> None:
             bar.update(task, completed=progress.percent, description=_described(progress))
 
         yield show
-
-
-@contextlib.contextmanager
-def _log_above() -> Iterator[None]:
-    """While a bar is drawn, lines written to `sys.stderr` appear above it; the log has held the one from before."""
-    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
-    before = [(handler, handler.setStream(sys.stderr)) for handler in handlers]
-    try:
-        yield
-    finally:
-        for handler, stream in before:
-            if stream is not None:
-                handler.setStream(stream)
 
 
 def _described(progress: jobs.Progress) -> str:

@@ -7,7 +7,8 @@ import sys
 
 from morpheus_worker import entry
 from morpheus_worker.errors import MorpheusError
-from morpheus_worker.manifest import ManifestError, parse_manifest
+from morpheus_worker.manifest import ManifestError
+from morpheus_worker.manifest_file import read_manifest
 from morpheus_worker.settings import Settings
 
 
@@ -49,7 +50,7 @@ def gateway(asked: argparse.Namespace, _settings: Settings) -> int:
 
 def _manifest_names(settings: Settings) -> dict[str, list[str]]:
     """Model folder → the files that the manifest has in it."""
-    manifest = parse_manifest(settings.manifest.read_text(encoding="utf-8"), name=settings.manifest.name)
+    manifest = read_manifest(settings)
     names: dict[str, list[str]] = {}
     for place in (place for model in manifest.models for place in (model.path, *model.also)):
         folder, _, name = str(place).partition("/")

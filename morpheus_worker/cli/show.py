@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Sequence
-from typing import Final
-
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from morpheus_worker import boot, entry
+from morpheus_worker.cli.terminal import print_table
 from morpheus_worker.deadlines import Deadline
 from morpheus_worker.errors import MorpheusError
 from morpheus_worker.jobs import WIRE_MODELS
+from morpheus_worker.linking import how_to_get
 from morpheus_worker.manifest import ManifestError
 from morpheus_worker.settings import Settings
 from morpheus_worker.volume import wait_for_volume
-
-_BREAKS: Final = re.compile(r"[\t\r\n\v\f\x85\u2028\u2029]+")
-LONGEST_NAME: Final = 40
-"""Columns of a terminal that a name in a table gets at most before it is folded."""
 
 
 def schema() -> int:
@@ -48,26 +39,12 @@ def link(settings: Settings) -> int:
         print(boot.link_volume(settings, folders, manifest).summary())
         if failure is not None:
             raise failure
-        for absent in boot.missing_entries(settings, folders, manifest):
-            print(f"not on the volume: {absent}")
+        absent = boot.missing_entries(settings, folders, manifest)
+        for each in absent:
+            print(f"not on the volume: {each}")
+        if hint := how_to_get(absent):
+            print(hint)
     except (MorpheusError, ManifestError, OSError) as failure:
         print(f"morpheus: {failure}", file=sys.stderr)
         return entry.EXIT_FAILED
     return entry.EXIT_OK
-
-
-def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal, tab-separated lines elsewhere. A cell is one line: what breaks it becomes a space."""
-    rows = [tuple(_BREAKS.sub(" ", cell) for cell in row) for row in rows]
-    if sys.stdout is None or not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row))
-        return
-    # Folded, not cut: a file's name or a path is of no use without its end. What a row is called by stays in one piece.
-    longest = max((len(row[0]) for row in rows), default=0)
-    first = Column(columns[0], overflow="fold", min_width=min(longest, LONGEST_NAME))
-    headers = (Column(name, overflow="fold") for name in columns[1:])
-    table = Table(first, *headers, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)

@@ -7,18 +7,21 @@ import json
 import sys
 from typing import Any
 
-from morpheus_worker import boot, entry
+from morpheus_worker import entry
 from morpheus_worker.cli.needs import Need, needs_of
-from morpheus_worker.cli.show import print_table
+from morpheus_worker.cli.terminal import print_table
 from morpheus_worker.comfy.recorded import load_known
 from morpheus_worker.errors import MorpheusError
 from morpheus_worker.holdings import Holdings
-from morpheus_worker.library import Library
+from morpheus_worker.library import OVERRIDES_FOLDER, Library
 from morpheus_worker.manifest import Manifest, ManifestError
+from morpheus_worker.manifest_file import read_manifest
 from morpheus_worker.param_schema import example_params, json_schema
 from morpheus_worker.settings import Settings
+from morpheus_worker.sync.advice import command_for
 from morpheus_worker.templates.describe import describe
 from morpheus_worker.templates.template import Template
+from morpheus_worker.volume import WHERE
 
 
 def workflows_list(asked: argparse.Namespace, settings: Settings) -> int:
@@ -55,6 +58,8 @@ def workflows_show(asked: argparse.Namespace, settings: Settings) -> int:
             needs = needs_of(template, load_known(), manifest, holdings)
             _print_workflow(template, library.aliases_of(template.name), settings)
             _print_needs(needs, "" if holdings is not None else _nowhere(settings), is_known=manifest is not None)
+            if any(need.there is False and need.entry_id is not None for need in needs):
+                print(f"'{command_for(workflow=template.name)}' fetches what is missing")
     except MorpheusError as failure:
         print(f"morpheus: {failure.message}", file=sys.stderr)
         return entry.EXIT_FAILED if failure.retryable else entry.EXIT_USAGE
@@ -68,6 +73,11 @@ def _print_list(library: Library, needs: dict[str, list[Need]] | None, *, is_kno
         print_table(columns, rows)
         return
     print_table((*columns, "on this volume"), [(*row, _readiness(needs[row[0]], is_known=is_known)) for row in rows])
+    lacking = [name for name, own in needs.items() if _is_lacking_some(own)]
+    if lacking:
+        each = f", and so for {'the other one' if len(lacking) == 2 else 'the others'}" if len(lacking) > 1 else ""
+        said = f"'{command_for(workflow=lacking[0])}' fetches what {lacking[0]} lacks{each}"
+        print(f"morpheus: {said}", file=sys.stderr)
 
 
 def _readiness(needs: list[Need], *, is_known: bool) -> str:
@@ -97,7 +107,14 @@ def _as_json(
         lacks = any(need.is_lacking() for need in own)
         said["ready"] = None if unknown or (not lacks and not is_known) else not lacks
         said["lacks"] = None if unknown else _lacks(own)
+        said["sync"] = command_for(workflow=template.name) if _is_lacking_some(own) else None
     return said
+
+
+def _is_lacking_some(needs: list[Need]) -> bool:
+    """Whether a sync could bring something that is not there, and that a job may need."""
+    lacking = (need for need in needs if need.is_lacking() or need.is_lacking("option"))
+    return any(need.entry_id is not None for need in lacking)
 
 
 def _lacks(needs: list[Need]) -> dict[str, list[str]]:
@@ -146,14 +163,14 @@ def _print_needs(needs: list[Need], nowhere: str, *, is_known: bool) -> None:
 
 def _library(settings: Settings) -> Library:
     """The templates as a worker would load them, completed by the object info that travels with the project."""
-    overrides = settings.volume_root / boot.OVERRIDES_FOLDER
+    overrides = settings.volume_root / OVERRIDES_FOLDER
     return Library.load(settings.workflows_dir, overrides, object_info=load_known())
 
 
 def _read_manifest(settings: Settings) -> Manifest | None:
     """The manifest, or None when it cannot be used, which is then told."""
     try:
-        return boot.read_manifest(settings)
+        return read_manifest(settings)
     except (ManifestError, OSError) as failure:
         print(f"morpheus: the model manifest cannot be used: {failure}", file=sys.stderr)
         return None
@@ -165,7 +182,7 @@ def _holdings(settings: Settings) -> Holdings | None:
 
 
 def _nowhere(settings: Settings) -> str:
-    return f"there is no volume at {settings.volume_root} (set MORPHEUS_VOLUME_ROOT to where it is)"
+    return f"there is no volume at {settings.volume_root} ({WHERE})"
 
 
 def _warned(library: Library) -> int:

@@ -326,6 +326,7 @@ def test_link_says_what_it_did_and_what_is_missing(here: Desk, tmp_path: Path) -
     assert linked.returncode == 0, linked.stderr
     assert linked.stdout.startswith("1 links in place (1 new, 0 repaired)")
     assert "not on the volume: model realesrgan-x4plus" in linked.stdout
+    assert linked.stdout.splitlines()[-1].startswith("'morpheus models sync' fetches them")
     assert (comfyui / "models" / "loras" / "film.safetensors").read_bytes() == b"weights"
     assert here.morpheus("link", **environment).stdout.startswith("1 links in place (0 new, 0 repaired)")
 

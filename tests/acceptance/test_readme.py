@@ -26,6 +26,7 @@ from PIL import Image
 
 from morpheus_worker.jobs import JobResult
 from morpheus_worker.library import Library
+from morpheus_worker.manifest import parse_manifest
 from morpheus_worker.settings import Settings
 from morpheus_worker.templates.template import parse_template
 from tests.commands import DEADLINE_S, Desk, desk, free_port, own_environment
@@ -135,6 +136,62 @@ def folders(session: Session, printed: str) -> None:
     assert {"input", "models", "output"} <= {path.name for path in (session.folder / "rehearsal").iterdir()}
 
 
+def the_plan(_session: Session, printed: str) -> None:
+    told = [json.loads(line) if line.startswith("{") else line for line in printed.splitlines()]
+    assert [line.split("\t")[0] for line in told if isinstance(line, str)] == list(MODELS)
+
+
+def the_models(*ids: str) -> Callable[[Session, str], None]:
+    """A sync's lines, one JSON object each, and the files that it left."""
+
+    def look(session: Session, printed: str) -> None:
+        summary = json.loads(printed.splitlines()[-1])
+        assert summary["ok"]
+        assert {outcome["id"] for outcome in summary["outcomes"]} == set(ids)
+        for model in ids:
+            found = session.desk.volume / "morpheus_model_cache" / MODELS[model]
+            assert found.read_bytes() == tiny_model(model)
+
+    return look
+
+
+def all_is_well(_session: Session, printed: str) -> None:
+    assert json.loads(printed.splitlines()[-1])["ok"]
+
+
+def the_manifest(session: Session, _printed: str) -> None:
+    text = (session.folder / "models.yaml").read_text(encoding="utf-8")
+    assert [model.id for model in parse_manifest(text, name="models.yaml").models] == ["talmendoxl_v11_beta"]
+
+
+MODELS = {"sdxl-vae": "vae/sdxl_vae.safetensors", "film-grain": "loras/film-grain.safetensors"}
+"""The manifest of the lines that begin with `morpheus models`: the first belongs to a workflow."""
+
+RESOURCES = (
+    "# models\nURL_AUTH, checkpoints/talmendoxl_v11_beta.safetensors, https://civitai.com/api/download/models/131960\n"
+)
+
+
+def tiny_model(model: str) -> bytes:
+    data = model.encode() * 100
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def write_models(folder: Path) -> None:
+    entries = []
+    for model, path in MODELS.items():
+        source = folder / f"{model}.safetensors"
+        source.write_bytes(tiny_model(model))
+        workflows = ["sdxl_txt2img"] if model == "sdxl-vae" else []
+        sources = [{"kind": "file", "path": str(source)}]
+        entries.append({"id": model, "path": path, "workflows": workflows, "sources": sources})
+    (folder / "manifest.yaml").write_text(json.dumps({"version": 1, "models": entries}), encoding="utf-8")
+    (folder / "resources.txt").write_text(RESOURCES, encoding="utf-8")
+
+
+BUCKET = Elsewhere("tests/integration/test_cli_models.py")
+RUNPODS_VOLUME_API = NotRun("it needs RunPod's volume API")
 REAL_COMFYUI = NotRun("it needs a real ComfyUI")
 A_RUNNING_COMFYUI = NotRun("it needs a running ComfyUI; tests/integration/test_object_info_save.py has one")
 BENCHMARK = NotRun("it takes as long as what it measures")
@@ -172,6 +229,19 @@ LINES: dict[str, Run | Elsewhere | NotRun] = {
     "export MORPHEUS_TEST_COMFYUI_DIR=/path/to/ComfyUI MORPHEUS_TEST_COMFYUI_PYTHON=/path/to/its/python": REAL_COMFYUI,
     ".venv/bin/python -m pytest tests/comfyui": REAL_COMFYUI,
     ".venv/bin/python benchmarks/run.py memory": BENCHMARK,
+    "export MORPHEUS_VOLUME_ROOT=/workspace": Run(),
+    "morpheus models plan": Run(the_plan),
+    "morpheus models sync": Run(the_models(*MODELS)),
+    "morpheus models sync --workflow sdxl_txt2img": Run(the_models("sdxl-vae")),
+    "morpheus models verify": Run(all_is_well),
+    "morpheus models verify --full": Run(all_is_well),
+    "morpheus models adopt": Run(all_is_well),
+    "morpheus models status --requirements": Run(),
+    "morpheus models import resources.txt --to models.yaml": Run(the_manifest),
+    "morpheus models sync --to s3://our-models/cache": BUCKET,
+    "export MORPHEUS_MODELS_MIRROR=s3://our-models/cache": BUCKET,
+    "export MORPHEUS_MODELS_ENDPOINT_URL=https://s3api-eu-ro-1.runpod.io": RUNPODS_VOLUME_API,
+    "morpheus models sync --to s3://<volume id>/morpheus_model_cache": RUNPODS_VOLUME_API,
     ".venv/bin/python -m benchmarks.bench_official --jobs 30 --only volume": BENCHMARK,
     "export MORPHEUS_TEST_COMFYUI_DIR=…/ComfyUI": REAL_COMFYUI,
     "export MORPHEUS_TEST_COMFYUI_PYTHON=…/ComfyUI/venv/bin/python": REAL_COMFYUI,
@@ -262,6 +332,7 @@ def test_a_line_does_what_the_docs_say(document: str, line: str, session_of: Cal
 def typed(document: str, own: Desk, folder: Path) -> Session:
     Image.new("RGB", (24, 16), "teal").save(folder / "photo.png")
     (folder / "export.json").write_text(json.dumps(TXT2IMG), encoding="utf-8")
+    write_models(folder)
     lines = [line for line in lines_of(document) if isinstance(LINES[line], Run)]
     (folder / "session.sh").write_text(script(lines, substitutes(own, folder)), encoding="utf-8")
     with (folder / "log").open("w") as log:
@@ -314,6 +385,7 @@ def substitutes(own: Desk, folder: Path) -> dict[str, str]:
     """What the docs say → what stands for it here."""
     return {
         ".venv/bin/activate": shlex.quote(str(Path(sys.executable).with_name("activate"))),
+        "morpheus models": f"MORPHEUS_MANIFEST={shlex.quote(str(folder / 'manifest.yaml'))} morpheus models",
         "handler.py": shlex.quote(str(PROJECT / "handler.py")),
         "/tmp/volume": shlex.quote(str(own.volume)),
         "/workspace": shlex.quote(str(own.volume)),
