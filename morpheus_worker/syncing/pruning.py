@@ -27,7 +27,7 @@ OLD_S: Final = 3600.0
 WHY: Final = {
     "part": "an unfinished download that nobody is at work on",
     "quarantine": "was rejected",
-    "trash": "was replaced",
+    "trash": "the folder of a node pack, as it was before another took its place",
     "lease": "a lease that nobody holds",
     "temporary": "a temporary file",
 }
@@ -44,13 +44,14 @@ def prune(work: Work, *, delete: bool, unlisted: bool = False) -> PruneReport:
 
     That is: files that a sync fetched and that no entry names (by its path or `also`), node packs likewise, receipts
     without a file, and leftovers in the cache's own folder that nobody is at work on. With `unlisted` also what
-    somebody put into a model folder by hand, and what apps asked for. Nothing else is ever touched.
+    somebody put into a model folder by hand, what apps asked for, and folders of node packs that somebody had changed
+    before another commit took their place. Nothing else is ever touched.
 
     Raises:
         SyncError: `volume`, when the cache is not there or cannot be read.
     """
     work.cache.ensure_there()
-    items = [*_files(work, unlisted), *_packs(work, unlisted), *_forgotten(work), *_left_over(work)]
+    items = [*_files(work, unlisted), *_packs(work, unlisted), *_forgotten(work), *_left_over(work, unlisted)]
     if not delete:
         return PruneReport(tuple(item.told for item in items), deleted=False)
     gone, kept = [], []
@@ -163,8 +164,11 @@ def _forget(work: Work, path: PurePosixPath) -> None:
         work.receipts.forget(path)
 
 
-def _left_over(work: Work) -> Iterator[_Item]:
+def _left_over(work: Work, unlisted: bool) -> Iterator[_Item]:
     for left in leftovers(work.cache):
+        # What a sync had fetched it removed itself: what was kept holds somebody's own work.
+        if left.kind == "trash" and not unlisted:
+            continue
         if not left.held and (left.free or left.age_s >= OLD_S):
             path = PurePosixPath(os.path.relpath(left.path, work.cache.root))
             yield _Item(Pruned(path, WHY[left.kind], left.size), partial(remove_leftover, left))

@@ -828,6 +828,15 @@ def test_what_was_put_there_by_hand_is_not_pruned_because_it_was_taken_over(
     assert place.exists()
 
 
+def test_what_was_kept_of_a_changed_pack_goes_only_where_that_is_asked_for(volume: Volume) -> None:
+    kept = volume.put(".morpheus/trash/Pack.1/mine.py", b"somebody's work")
+    with volume.work() as work:
+        assert prune(work, delete=True).items == ()
+        assert kept.exists()
+        assert [str(item.path) for item in prune(work, delete=True, unlisted=True).items] == [".morpheus/trash/Pack.1"]
+    assert not kept.exists()
+
+
 def test_what_an_entry_names_through_a_link_is_not_pruned(volume: Volume) -> None:
     named = volume.put("diffusion_models/model.safetensors", SMALL)
     meant = volume.put("loras/meant.safetensors", SMALL)
