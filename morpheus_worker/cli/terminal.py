@@ -39,10 +39,11 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
 def log_above() -> Iterator[None]:
     """While bars are drawn, lines written to `sys.stderr` appear above them; the log has held the one from before."""
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
-    before = [(handler, handler.setStream(sys.stderr)) for handler in handlers]
+    before = [(handler, handler.stream) for handler in handlers if not handler.stream.closed]
+    for handler, _ in before:
+        handler.setStream(sys.stderr)
     try:
         yield
     finally:
         for handler, stream in before:
-            if stream is not None:
-                handler.setStream(stream)
+            handler.setStream(stream)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -254,6 +255,18 @@ def test_it_is_said_which_source_is_asked_next() -> None:
     event = Event("next_source", "a", message="https://one answered 404", details={"next": "https://two"})
     above, _ = drawn([event])
     assert above == "a: https://one answered 404; now from https://two\n"
+
+
+def test_bars_are_drawn_although_a_log_has_lost_its_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    with Path(os.devnull).open("w") as stream:
+        lost = logging.StreamHandler(stream)
+    logging.getLogger().addHandler(lost)
+    try:
+        with contextlib.ExitStack() as stack:
+            BarsWhenNeeded(stack)(Event("published", "b", bytes_done=1000, bytes_total=1000))
+    finally:
+        logging.getLogger().removeHandler(lost)
+    assert capsys.readouterr().out.strip() == "b: 1.0 kB"
 
 
 def test_where_there_is_nothing_to_do_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
