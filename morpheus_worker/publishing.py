@@ -31,7 +31,7 @@ from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.jobs import OutputFile
 from morpheus_worker.looks import Looks, looks_of
 from morpheus_worker.paths import JOB_OUTPUTS, UnsafePathError, is_record, safe_filename
-from morpheus_worker.volume import confined, ensure_writable, translated
+from morpheus_worker.volume import NO_LINKS, confined, ensure_writable, translated
 
 RECORD: Final = "result.json"
 
@@ -53,9 +53,6 @@ MAKE_TRIES: Final = 5
 """How often a folder is made that another delivery of the job takes away at once, because it withdraws."""
 
 DOING: Final = "publishing the outputs"
-
-# A FUSE file system may know no hard links; it then says one of these.
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 class Origins(Protocol):
@@ -283,7 +280,7 @@ def give_name(part: Path, folder: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as failure:
-            if failure.errno not in _NO_LINKS:
+            if failure.errno not in NO_LINKS:
                 raise
             if target.exists():
                 continue

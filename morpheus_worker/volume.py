@@ -42,6 +42,9 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 """O_NONBLOCK so that opening a named pipe comes back, to be refused; on a regular file it means nothing."""
 
+NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What making a hard link raises on a FUSE file system that knows none."""
+
 _LINK_CHANGED: Final = frozenset({errno.EINVAL, errno.ENOENT})
 """What reading a link raises when it has become something else, or nothing, since it was found to be one."""
 

@@ -512,7 +512,7 @@ server:/export /mnt/nfs nfs4 rw 0 0
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/root/requests.db", None),
+        ("/srv/requests.db", None),
         ("/runpod-volume/requests.db", "fuse"),
         ("/runpod-volume-2/requests.db", None),
         ("/mnt/with space/requests.db", "fuse.s3fs"),

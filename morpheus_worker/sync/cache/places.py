@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Self
 
 from morpheus_worker.sync.cache.parts import BESIDE, PART, sweep
-from morpheus_worker.sync.cache.writing import NO_LINKS, folder_beneath, on_volume, sync_folder, write_whole
+from morpheus_worker.sync.cache.writing import folder_beneath, on_volume, sync_folder, write_whole
 from morpheus_worker.sync.receipting import HIDDEN, RECEIPTS, key_of
 from morpheus_worker.sync.terms import SyncCode, SyncError
-from morpheus_worker.volume import WHAT_TO_DO, confined, ensure_writable
+from morpheus_worker.volume import NO_LINKS, WHAT_TO_DO, confined, ensure_writable
 
 if TYPE_CHECKING:
     from morpheus_worker.settings import Settings

@@ -13,12 +13,9 @@ from typing import Final
 from morpheus_worker.errors import Code, MorpheusError
 from morpheus_worker.paths import UnsafePathError
 from morpheus_worker.sync.terms import SyncCode, SyncError
-from morpheus_worker.volume import volume_error
+from morpheus_worker.volume import NO_LINKS, volume_error
 
 TEMPORARY: Final = ".tmp"
-
-# A FUSE file system may know no hard links; it then says one of these.
-NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NO_FOLDER: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
