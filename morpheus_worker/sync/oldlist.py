@@ -113,12 +113,21 @@ class _Reader:
     def read(self) -> OldList:
         for key, lines in self._keys.items():
             self._remarks.append((lines[0], self._about(key, lines)))
+        self._leave_out_packs_that_are_folders()
         return OldList(
             tuple(entry for _, entry in self._models.values()),
             tuple(pack for _, pack in self._packs.values()),
             tuple(remark for _, remark in sorted(self._remarks, key=lambda each: each[0])),
             tuple(self._problems),
         )
+
+    def _leave_out_packs_that_are_folders(self) -> None:
+        """A pack takes the whole folder of its name: no manifest takes one that is called as a folder of models."""
+        folders = {PACKS_FOLDER, *(entry.path.parts[0] for _, entry in self._models.values())}
+        for key, (number, pack) in list(self._packs.items()):
+            if pack.id in folders:
+                del self._packs[key]
+                self._problems.append(Problem(self._at(number), "names a pack as a folder of models", _FORMS["GIT"]))
 
     def _at(self, number: int) -> str:
         return f"{self._name}:{number}"

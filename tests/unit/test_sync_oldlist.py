@@ -347,3 +347,14 @@ def test_a_pack_and_a_model_of_one_name_get_ids_of_their_own(turned: bool) -> No
     found = read(*(lines[::-1] if turned else lines))
     assert [pack.id for pack in found.packs] == ["loader"]
     assert [entry.id for entry in found.models] == ["loras-loader"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", ["loras", "custom_nodes"])
+def test_a_pack_called_as_a_folder_of_models_is_left_out_and_told(name: str, turned: bool) -> None:
+    lines = [f"GIT,{name},https://github.com/o/pack", "URL,loras/a.safetensors,https://x.org/a.safetensors"]
+    found = read(*(lines[::-1] if turned else lines))
+    assert found.packs == ()
+    (told,) = found.problems
+    assert "names a pack as a folder of models" in str(told)
+    assert parse_manifest(new_manifest_text(found.models, found.packs), name="m.yaml").models
