@@ -15,7 +15,6 @@ from pydantic import Field, ValidationError
 from morpheus_worker.errors import Problem
 from morpheus_worker.sources import (
     PACKS_FOLDER,
-    SOURCES,
     UNFINISHED,
     AnySource,
     CachePath,
@@ -31,8 +30,9 @@ from morpheus_worker.sources import (
     as_source,
     in_the_clear,
     may_run_code,
+    shape_of,
 )
-from morpheus_worker.yaml_lines import Found, Location, Shape, dotted, read_document
+from morpheus_worker.yaml_lines import Found, Location, dotted, read_document
 
 __all__ = [
     "PACKS_FOLDER",
@@ -164,18 +164,7 @@ class _File(Strict):
     custom_nodes: list[_Pack] | None = None
 
 
-def _keys_at(at: Location, around: Any) -> Iterable[str]:
-    match at:
-        case ():
-            return _File.model_fields
-        case ("models", _):
-            return _Model.model_fields
-        case ("custom_nodes", _):
-            return _Pack.model_fields
-    return SOURCES[around["kind"]].model_fields
-
-
-_SHAPE: Final = Shape("the manifest", _keys_at, tuple(SOURCES))
+_SHAPE: Final = shape_of("the manifest", _File, _Model, _Pack)
 
 
 def _as_manifest(parsed: _File, name: str) -> Manifest:

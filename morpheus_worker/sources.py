@@ -6,13 +6,15 @@ No value that is refused is repeated where it might be a secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from morpheus_worker.yaml_lines import Location, Shape
 
 PACKS_FOLDER: Final = "custom_nodes"
 
@@ -265,6 +267,23 @@ class LocalFile(Strict):
 SOURCES: Final[Mapping[str, type[Strict]]] = {
     "hf": Hf, "civitai": Civitai, "s3": S3, "gs": Gs, "https": Https, "file": LocalFile,
 }  # fmt: skip
+
+
+def shape_of(called: str, file: type[Strict], model: type[Strict], pack: type[Strict]) -> Shape:
+    """What may stand where in a document of models, packs and their sources: a manifest, or its lock."""
+
+    def keys_at(at: Location, around: Any) -> Iterable[str]:
+        match at:
+            case ():
+                return file.model_fields
+            case ("models", _):
+                return model.model_fields
+            case ("custom_nodes", _):
+                return pack.model_fields
+        return SOURCES[around["kind"]].model_fields
+
+    return Shape(called, keys_at, tuple(SOURCES))
+
 
 AnySource = Annotated[Hf | Civitai | S3 | Gs | Https | LocalFile, Field(discriminator="kind")]
 

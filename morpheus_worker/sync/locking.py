@@ -5,7 +5,7 @@ JSON, sorted by id, written by a program and read by people in a diff. It holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from morpheus_worker.errors import Problem
 from morpheus_worker.manifest import Manifest, ManifestError, ModelEntry, PackEntry
 from morpheus_worker.sources import (
-    SOURCES,
     TOKEN,
     AnySource,
     CachePath,
@@ -27,9 +26,10 @@ from morpheus_worker.sources import (
     Strict,
     Text,
     as_source,
+    shape_of,
 )
 from morpheus_worker.sync.terms import Resolved, Source
-from morpheus_worker.yaml_lines import Location, Shape, as_json, read_document
+from morpheus_worker.yaml_lines import as_json, read_document
 
 VERSION: Final = 1
 
@@ -274,15 +274,4 @@ def _as_locked(model: _LockedModel) -> Locked:
     )
 
 
-def _keys_at(at: Location, around: Any) -> Iterable[str]:
-    match at:
-        case ():
-            return _File.model_fields
-        case ("models", _):
-            return _LockedModel.model_fields
-        case ("custom_nodes", _):
-            return _LockedPack.model_fields
-    return SOURCES[around["kind"]].model_fields
-
-
-_SHAPE: Final = Shape("the lock", _keys_at, tuple(SOURCES))
+_SHAPE: Final = shape_of("the lock", _File, _LockedModel, _LockedPack)
